@@ -369,7 +369,7 @@ def median_absolute_error(t: Summed) -> Array:
 
 
 @metric("mean_absolute_percentage_error", "regression", greater_is_better=False, needs="value",
-        title="MAPE", undefined="the target is 0 (or all but) in some rows, and a share of 0 has no meaning")
+        title="MAPE", undefined="the target is 0, or nearly, in some rows")
 def mean_absolute_percentage_error(t: Summed) -> Array:
     """As a fraction. scikit-learn divides by 2e-16 where the target is 0; here it is undefined."""
     return t.losses["percentage"] / t.weight

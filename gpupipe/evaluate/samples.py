@@ -6,15 +6,16 @@ table of weighted sums (see `metrics`), so it is units of rows that are resample
 
 - **few rows**: a unit is a row; counts are multinomial. This is Efron's bootstrap itself
   (Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 6 and 13).
-- **many rows, binary** (`cells`): a unit is a cell of (quantised score, label). Under the Poisson bootstrap
-  (Chamandy, Muralidharan, Najmi & Naidu 2012, Estimating Uncertainty for Massive Data Streams,
-  Google) each row's count is Poisson(1), so a cell of m rows of weight 1 counts Poisson(m),
-  exactly. Unequal weights make it compound Poisson, drawn as the scaled Poisson of the same mean
-  and variance (Bohm & Zech 2014, Nucl. Instrum. Methods A 748). What an additive loss varies
-  within cells is added back as one normal draw of its exact (co)variance.
-- **many rows, multiclass and regression** (`groups`): a unit is a random group of rows (the random groups
-  of Wolter 2007, Introduction to Variance Estimation, ch. 2), with multinomial counts. All sums
-  keep their joint distribution; G groups know a standard error to about 1 / sqrt(2 G).
+- **many rows, binary** (`cells`): a unit is a cell of (quantised score, label). Under the Poisson
+  bootstrap (Chamandy, Muralidharan, Najmi & Naidu 2012, Estimating Uncertainty for Massive Data
+  Streams, Google) each row's count is Poisson(1), so a cell of m rows of weight 1 counts
+  Poisson(m), exactly. Unequal weights make it compound Poisson, drawn as the scaled Poisson of
+  the same mean and variance (Bohm & Zech 2014, Nucl. Instrum. Methods A 748). What an additive
+  loss varies within cells is added back as one normal draw of its exact (co)variance.
+- **many rows, multiclass and regression** (`groups`): a unit is a random group of rows (the
+  random groups of Wolter 2007, Introduction to Variance Estimation, ch. 2), with multinomial
+  counts. All sums keep their joint distribution; G groups know a standard error to about
+  1 / sqrt(2 G).
 
 Columns stay where they are (NumPy or CuPy); units are few and are drawn on the host, so the same
 seed gives the same draws everywhere.

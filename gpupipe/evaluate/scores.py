@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from gpupipe.engine.arrays import Array, namespace, to_host
+from gpupipe.evaluate.draws import Table
 from gpupipe.evaluate.metrics import Metric, Task, choose
-from gpupipe.evaluate.samples import UNITS, Sample, Table, sample
+from gpupipe.evaluate.samples import UNITS, Sample, sample
 
 SMALL_SLICE = 30
 SLICE_METRICS: dict[Task, list[str]] = {
