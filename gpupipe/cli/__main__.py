@@ -1,0 +1,5 @@
+"""``python -m gpupipe.cli``."""
+
+from gpupipe.cli import main
+
+main()

@@ -1,0 +1,191 @@
+"""One function per verb and no logic: each calls one room of the house and shows its answer.
+
+Rooms are imported inside the verbs, so that ``gpupipe --help`` does not wait for libraries.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpupipe.cli.outcome import Answer
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False,
+    help="From raw tables to a model you can trust: one pipeline file, any device.",
+    epilog="Begin with: gpupipe demo. Every command takes --json, --debug and --help.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+File = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file.")]
+Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds the runs.")]
+Trained = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder (runs/latest), or a bundle's.")
+]
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, a glob or a folder.")]
+
+
+def _example(line: str) -> dict[str, Any]:
+    return {"epilog": f"Example: {line}"}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"gpupipe {version('gpupipe')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None: ...
+
+
+@app.command(**_example("gpupipe init churn.csv --target churned"))
+def init(
+    source: Source,
+    target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("pipeline.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Look at a table and write a short pipeline file for it."""
+    from gpupipe import inspect
+    from gpupipe.cli import show
+    from gpupipe.console import bars
+
+    proposal = inspect.propose(source, target, output, force=force, progress=bars())
+    return Answer(proposal.to_json(), lambda: show.proposal(proposal))
+
+
+@app.command(**_example("gpupipe check pipeline.yaml"))
+def check(
+    pipeline: File = Path("pipeline.yaml"), json: Json = False, debug: Debug = False
+) -> Answer:
+    """Read the pipeline file and its data, and say what does not fit. Trains nothing."""
+    from gpupipe import workflow
+    from gpupipe.cli import show
+    from gpupipe.config import load_config
+    from gpupipe.console import bars
+
+    findings = workflow.check(load_config(pipeline), progress=bars())
+    return Answer({"ok": True, "findings": findings}, lambda: show.findings(pipeline, findings))
+
+
+@app.command(**_example("gpupipe plan pipeline.yaml"))
+def plan(
+    pipeline: File = Path("pipeline.yaml"), json: Json = False, debug: Debug = False
+) -> Answer:
+    """Say where and how the pipeline would run: device, engine, passes, memory."""
+    from gpupipe import workflow
+    from gpupipe.cli import show
+    from gpupipe.config import load_config
+    from gpupipe.console import bars
+
+    planned = workflow.plan(load_config(pipeline), progress=bars())
+    return Answer(planned.to_json(), lambda: show.lines(planned.lines()))
+
+
+@app.command(**_example("gpupipe run pipeline.yaml"))
+def run(
+    pipeline: File = Path("pipeline.yaml"), runs: Runs = Path("runs"),
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Train, evaluate and bundle: everything lands in a new folder under RUNS."""
+    from gpupipe import workflow
+    from gpupipe.cli import show
+    from gpupipe.config import load_config
+    from gpupipe.console import bars
+
+    result = workflow.run(load_config(pipeline), runs=runs, progress=bars())
+    return Answer(result.to_json(), lambda: show.result(result))
+
+
+@app.command(**_example("gpupipe predict runs/latest new.parquet --output scores.parquet"))
+def predict(
+    run: Trained, source: Source,
+    output: Annotated[
+        Path, typer.Option(help="The file to write, .parquet or .csv.")
+    ] = Path("predictions.parquet"),
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Score a table of any size with a trained pipeline."""
+    from gpupipe import workflow
+    from gpupipe.cli import show
+    from gpupipe.console import bars
+
+    written = workflow.predict(show.trained(run), source, output, progress=bars())
+    return Answer(written, lambda: show.written(output, written))
+
+
+@app.command(**_example("gpupipe evaluate runs/latest labelled.csv"))
+def evaluate(
+    run: Trained, source: Source, json: Json = False, debug: Debug = False
+) -> Answer:
+    """Judge a trained pipeline on labelled data."""
+    from gpupipe import workflow
+    from gpupipe.cli import show
+    from gpupipe.console import bars
+
+    judged = workflow.evaluate(show.trained(run), source, progress=bars())
+    return Answer(judged, lambda: show.metrics(judged))
+
+
+@app.command("show", **_example("gpupipe show runs/latest"))
+def show_run(
+    run: Trained = Path("runs/latest"), json: Json = False, debug: Debug = False
+) -> Answer:
+    """Show a run: its metrics, data, device and timings."""
+    from gpupipe import workflow
+    from gpupipe.cli import show
+
+    shown = workflow.show(show.trained(run))
+    return Answer(shown, lambda: show.run(shown))
+
+
+@app.command(**_example("gpupipe doctor"))
+def doctor(json: Json = False, debug: Debug = False) -> Answer:
+    """Say what works on this machine and how to mend the rest."""
+    from gpupipe.cli import show
+    from gpupipe.doctor import diagnose
+
+    diagnosis = diagnose()
+    return Answer(
+        diagnosis.to_json(), lambda: show.diagnosis(diagnosis), 0 if diagnosis.healthy else 5
+    )
+
+
+@app.command(**_example("gpupipe demo"))
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The folder to write to.")
+    ] = Path("gpupipe-demo"),
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Write a small churn table and its pipeline file, and run it."""
+    from gpupipe import workflow
+    from gpupipe.cli import show
+    from gpupipe.config import load_config
+    from gpupipe.console import bars
+    from gpupipe.data.demo import write_demo
+
+    pipeline = write_demo(folder)
+    result = workflow.run(load_config(pipeline), runs=folder / "runs", progress=bars())
+    return Answer(result.to_json(), lambda: show.result(result))
+
+
+@app.command(**_example("gpupipe schema > pipeline.schema.json"))
+def schema(json: Json = False, debug: Debug = False) -> Answer:
+    """Print the JSON Schema of the pipeline file, for editors."""
+    from gpupipe.cli import show
+    from gpupipe.config import json_schema
+
+    described = json_schema()
+    return Answer(described, lambda: show.document(described))
