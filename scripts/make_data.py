@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -49,7 +50,7 @@ SCHEMA = pa.schema(
     + [("time", pa.timestamp("us")), ("target", pa.int8())]
 )
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+Floats = npt.NDArray[Any]
 # Standard normals to the column's own shape: ten kinds that real tables have.
 SHAPES: tuple[Callable[[Floats], Floats], ...] = (
     lambda z: z,
@@ -105,7 +106,7 @@ def numeric_signal(z: Floats) -> Floats:
     )
 
 
-def time_signal(microseconds: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
+def time_signal(microseconds: npt.NDArray[np.int64]) -> Floats:
     """Log-odds of a timestamp: an evening peak, and quieter weekends."""
     hour = microseconds // 3_600_000_000 % 24
     weekday = (microseconds // 86_400_000_000 + 3) % 7  # 1970-01-01 was a Thursday (3)
@@ -139,7 +140,7 @@ class TruthAuc:
     def __init__(self) -> None:
         self.counts = np.zeros((2, 10_000), np.int64)
 
-    def add(self, log_odds: Floats, target: np.ndarray[Any, np.dtype[np.int8]]) -> None:
+    def add(self, log_odds: Floats, target: npt.NDArray[np.int8]) -> None:
         bins = np.clip((log_odds + 15) / 30 * 10_000, 0, 9_999).astype(np.int64)
         for label in (0, 1):
             self.counts[label] += np.bincount(bins[target == label], minlength=10_000)
