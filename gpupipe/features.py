@@ -1,0 +1,134 @@
+"""Which steps a pipeline has: those of its file, or good defaults for the model at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpupipe.config import PipelineConfig, validated
+from gpupipe.errors import ConfigError, did_you_mean
+from gpupipe.models.base import Needs
+from gpupipe.stats.tables import VOCABULARY_LIMIT
+from gpupipe.steps import STEPS, Feature, Step, Target
+from gpupipe.steps.graph import Graph, bind
+from gpupipe.steps.profile import Profile
+
+NATIVE_LEVELS = 254
+"""A tree splits a category natively up to this many levels; above, target encoding is better."""
+ONE_HOT_LEVELS = 30
+"""A linear model gets a column a level up to this many levels."""
+TEXT_SHARE = 0.5
+"""A text column with more distinct values than this share of its rows names rows, or is prose."""
+
+
+def steps_of(config: PipelineConfig) -> list[Step] | None:
+    """The steps of a pipeline file, checked. None where the file leaves them open.
+
+    Raises ConfigError, at the step's line, for an unknown step or parameter.
+    """
+    if config.features is None:
+        return None
+    steps = []
+    for i, item in enumerate(config.features):
+        ((name, params),) = item.items()
+        path = ("features", i, name)
+        if name not in STEPS:
+            near = did_you_mean(name, list(STEPS))
+            raise config.fault(
+                path, f"unknown step {name!r}",
+                f"did you mean {near!r}?" if near else f"the steps are {', '.join(STEPS)}",
+                key=True,
+            )
+        steps.append(validated(STEPS[name], params or {}, config, path))
+    return steps
+
+
+def default_steps(features: Sequence[Feature], profile: Profile, needs: Needs) -> list[Step]:
+    """Steps by type and cardinality, for a model that takes anything or only numbers."""
+    few: list[str] = []
+    many: list[str] = []
+    prose: list[str] = []
+    limit = NATIVE_LEVELS if needs == "anything" else ONE_HOT_LEVELS
+    for f in features:
+        if f.dtype != "string":
+            continue
+        distinct = profile.distinct(f.name)
+        present = profile.rows - profile.missing(f.name)
+        if distinct is None or distinct > max(TEXT_SHARE * present, limit):
+            prose.append(f.name)
+        else:
+            (few if distinct <= limit else many).append(f.name)
+    make = _Maker()
+    make("drop_constant")
+    if prose:
+        make("drop", columns=prose)
+    if needs == "anything":
+        make("datetime")
+        if many:
+            make("target_encode", columns=many)
+        if few:
+            make("ordinal", columns=few)
+        return make.steps
+    make("datetime", parts=["timestamp", "month", "day_of_week", "hour"], cyclic=True)
+    holes = [f.name for f in features if f.dtype in ("float64", "float32", "int64", "bool")
+             and 0 < profile.missing(f.name) < profile.rows]
+    if holes:
+        make("impute", columns=holes, indicator=True)
+    make("impute", columns=["numeric", "boolean"])
+    make("scale", columns=["numeric", "boolean"])
+    if many:
+        make("target_encode", columns=many)
+    if few:
+        make("one_hot", columns=few)
+    return make.steps
+
+
+class _Maker:
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def __call__(self, name: str, **params: Any) -> None:
+        self.steps.append(STEPS[name].model_validate(params))
+
+
+def default_notes(features: Sequence[Feature], profile: Profile) -> list[str]:
+    """What the defaults leave out, and why: text that names rows."""
+    notes = []
+    for f in features:
+        if f.dtype != "string":
+            continue
+        distinct, present = profile.distinct(f.name), profile.rows - profile.missing(f.name)
+        if distinct is None or distinct > max(TEXT_SHARE * present, NATIVE_LEVELS):
+            count = f"more than {VOCABULARY_LIMIT:,}" if distinct is None else f"{distinct:,}"
+            notes.append(
+                f"column {f.name!r} is left out: {count} distinct values in {present:,} rows "
+                "name rows, or are prose (a hash or target_encode step takes it in)"
+            )
+    return notes
+
+
+def bind_features(
+    config: PipelineConfig, features: Sequence[Feature], steps: Sequence[Step], target: Target,
+    constant: frozenset[str],
+) -> Graph:
+    """`steps.graph.bind`, with errors placed at the step's line in the pipeline file."""
+    try:
+        graph = bind(features, steps, target, constant)
+    except ConfigError as error:
+        position = getattr(error, "position", None)
+        if position is None or config.features is None:
+            raise
+        name = steps[position].name
+        raise config.fault(
+            ("features", position, name), error.message, error.hint, key=True
+        ) from None
+    unusable = [n.feature.name for n in graph.outputs if n.feature.dtype in ("string", "timestamp")]
+    if unusable:
+        raise ConfigError(
+            f"the model cannot use text or timestamps as they are: {', '.join(unusable)}",
+            hint="add steps that turn them into numbers (ordinal, one_hot, target_encode, "
+            "datetime), or drop them",
+        )
+    if not graph.outputs:
+        raise ConfigError("no feature is left after the steps", hint="drop fewer columns")
+    return graph

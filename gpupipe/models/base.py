@@ -1,0 +1,141 @@
+"""What a model family is, and the matrix it learns from.
+
+To add a family, write a file with a class like those here and decorate it with
+``@register("name")``. Parameters carry the names of the family's own library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+from gpupipe.engine.frames import Array
+from gpupipe.errors import ConfigError, did_you_mean
+from gpupipe.steps.base import Target
+
+Needs = Literal["anything", "numbers"]
+"""``anything``: takes missing values and category codes as they are. ``numbers``: takes
+neither, and works best when columns are of one scale."""
+
+Payload = dict[str, Any]
+"""A fitted model as plain data: JSON values, NumPy arrays, and bytes of a documented format."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Features of some rows, in chunks, with what is known of the rows.
+
+    Attributes
+    ----------
+    chunks : float32 arrays ``[n_i, features]``, NaN for missing.
+    target : class codes (int64) or values (float64), ``[n]``.
+    weight : float64 ``[n]`` or None.
+    names : of the features, ``[features]``.
+    categorical : which features are unordered codes, ``[features]``.
+    """
+
+    chunks: tuple[Array, ...]
+    target: Array
+    weight: Array | None
+    names: tuple[str, ...]
+    categorical: tuple[bool, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(int(c.shape[0]) for c in self.chunks)
+
+
+class FittedModel(Protocol):
+    """What training leaves."""
+
+    kind: str
+    rounds: int | None
+    """Boosting rounds, where the family has such."""
+    curve: dict[str, list[float]] | None
+    """Loss by round under ``train`` and ``valid``, where there was a validation part."""
+
+    def predict(self, chunk: Array, rounds: int | None = None) -> Array:
+        """P(positive) ``[n]``, class probabilities ``[n, classes]`` or values ``[n]``: float64.
+
+        ``rounds`` uses the first so many boosting rounds.
+        """
+        ...
+
+    def importances(self) -> list[tuple[str, float]]:
+        """Features and what each contributes, greatest first; empty where it has no meaning."""
+        ...
+
+    def payload(self) -> Payload: ...
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train: seed, threads, and rounds where the cross-validation has chosen them."""
+
+    seed: int = 0
+    threads: int = 1
+    rounds: int | None = None
+
+
+class Model(Protocol):
+    """A model family with its parameters."""
+
+    kind: ClassVar[str]
+    needs: ClassVar[Needs]
+
+    def __init__(self, params: Mapping[str, Any]) -> None: ...
+
+    def fit(
+        self, train: Matrix, valid: Matrix | None, target: Target, how: Training
+    ) -> FittedModel: ...
+
+    @classmethod
+    def restore(cls, payload: Payload) -> FittedModel: ...
+
+
+MODELS: dict[str, type[Any]] = {}
+M = TypeVar("M", bound=type[Any])
+
+
+def register(kind: str) -> Callable[[M], M]:
+    """Make a family known as ``kind``, in pipeline files and bundles."""
+
+    def decorate(cls: M) -> M:
+        cls.kind = kind
+        MODELS[kind] = cls
+        return cls
+
+    return decorate
+
+
+def model_of(kind: str, params: Mapping[str, Any]) -> Model:
+    """The family ``kind`` with its parameters. ConfigError for unknown names."""
+    if kind not in MODELS:
+        near = did_you_mean(kind, list(MODELS))
+        raise ConfigError(
+            f"unknown model {kind!r}; there are {', '.join(MODELS)}",
+            hint=f"did you mean {near!r}?" if near else None,
+        )
+    model: Model = MODELS[kind](params)
+    return model
+
+
+def check_params(kind: str, params: Mapping[str, Any], known: Mapping[str, str] | set[str]) -> None:
+    """ConfigError with a did-you-mean where ``params`` holds a name that is not ``known``."""
+    for name in params:
+        if name not in known:
+            near = did_you_mean(name, list(known))
+            raise ConfigError(
+                f"model {kind!r} has no parameter {name!r}",
+                hint=f"did you mean {near!r}?" if near else f"it has {', '.join(sorted(known))}",
+            )
+
+
+@dataclass
+class Plain:
+    """The parts of `FittedModel` that a family without boosting rounds shares."""
+
+    kind: str
+    rounds: int | None = field(default=None, init=False)
+    curve: dict[str, list[float]] | None = field(default=None, init=False)

@@ -1,0 +1,134 @@
+"""Linear models by scikit-learn: logistic regression, ridge, lasso and elastic net."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpupipe.engine.arrays import namespace
+from gpupipe.engine.frames import Array
+from gpupipe.errors import ConfigError, DataError
+from gpupipe.models.base import (
+    FittedModel,
+    Matrix,
+    Needs,
+    Payload,
+    Plain,
+    Training,
+    check_params,
+    register,
+)
+from gpupipe.steps.base import Target
+
+DEFAULTS: dict[str, Any] = {
+    "C": 1.0, "alpha": 1.0, "l1_ratio": 0.0, "max_iter": 1_000, "tol": 1e-4,
+    "fit_intercept": True, "class_weight": None,
+}
+
+
+@register("linear")
+class Linear:
+    """Logistic regression for classes (``C``), ridge for values (``alpha``).
+
+    ``l1_ratio`` above 0 makes either an elastic net; at 1 it is a lasso. Other parameters are
+    scikit-learn's: ``max_iter``, ``tol``, ``fit_intercept``, ``class_weight``.
+    """
+
+    kind: ClassVar[str]
+    needs: ClassVar[Needs] = "numbers"
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        check_params("linear", params, set(DEFAULTS))
+        self.params = {**DEFAULTS, **params}
+
+    def fit(
+        self, train: Matrix, valid: Matrix | None, target: Target, how: Training
+    ) -> FittedModel:
+        """Train on ``train``; ``valid`` is not used.
+
+        Raises DataError naming the features that are missing values or not encoded.
+        """
+        x = np.concatenate([np.asarray(c) for c in train.chunks]).astype(np.float64)
+        _check_numbers(x, train)
+        estimator = self._estimator(target.task, how)
+        try:
+            estimator.fit(x, np.asarray(train.target), sample_weight=train.weight)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"scikit-learn refused to train: {error}",
+                              hint="look at model.params") from error
+        coefficients = np.atleast_2d(estimator.coef_).astype(np.float64)
+        intercept = np.atleast_1d(estimator.intercept_).astype(np.float64)
+        return FittedLinear("linear", coefficients, intercept, train.names, target.task)
+
+    def _estimator(self, task: str, how: Training) -> Any:
+        from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
+
+        p = self.params
+        shared = {k: p[k] for k in ("max_iter", "tol", "fit_intercept")}
+        if task != "regression":
+            net = p["l1_ratio"] > 0
+            return LogisticRegression(
+                C=p["C"], l1_ratio=p["l1_ratio"], solver="saga" if net else "lbfgs",
+                class_weight=p["class_weight"], random_state=how.seed, **shared,
+            )
+        if p["l1_ratio"] > 0:
+            return ElasticNet(alpha=p["alpha"], l1_ratio=p["l1_ratio"], random_state=how.seed,
+                              **shared)
+        return Ridge(alpha=p["alpha"], **shared)
+
+    @classmethod
+    def restore(cls, payload: Payload) -> FittedModel:
+        return FittedLinear("linear", payload["coefficients"], payload["intercept"],
+                            tuple(payload["names"]), payload["task"])
+
+
+def _check_numbers(x: np.ndarray, train: Matrix) -> None:
+    codes = [n for n, c in zip(train.names, train.categorical, strict=True) if c]
+    if codes:
+        raise DataError(
+            f"model 'linear' cannot use category codes: {', '.join(codes[:5])}",
+            hint="encode them: one_hot, count or target_encode",
+        )
+    holes = [n for n, bad in zip(train.names, np.isnan(x).any(axis=0), strict=True) if bad]
+    if holes:
+        raise DataError(
+            f"model 'linear' cannot use missing values, found in {', '.join(holes[:5])}"
+            + (f" and {len(holes) - 5} more" if len(holes) > 5 else ""),
+            hint="add an impute step: - impute: {columns: numeric, strategy: median}",
+        )
+
+
+@dataclass
+class FittedLinear(Plain):
+    """Coefficients ``[1 or classes, features]`` and intercepts ``[1 or classes]``."""
+
+    coefficients: np.ndarray
+    intercept: np.ndarray
+    names: tuple[str, ...]
+    task: str
+
+    def predict(self, chunk: Array, rounds: int | None = None) -> Array:
+        xp = namespace(chunk)
+        weights = xp.asarray(self.coefficients)
+        margin = chunk.astype("float64") @ weights.T + xp.asarray(self.intercept)
+        if self.task == "regression":
+            return margin[:, 0]
+        if margin.shape[1] == 1:
+            # exp() of a large positive number would overflow; of -|m| it cannot.
+            small = xp.exp(-xp.abs(margin[:, 0]))
+            return xp.where(margin[:, 0] >= 0, 1 / (1 + small), small / (1 + small))
+        odds = xp.exp(margin - margin.max(axis=1, keepdims=True))
+        return odds / odds.sum(axis=1, keepdims=True)
+
+    def importances(self) -> list[tuple[str, float]]:
+        size = np.abs(self.coefficients).mean(axis=0)
+        total = float(size.sum()) or 1.0
+        named = [(n, float(v) / total) for n, v in zip(self.names, size, strict=True)]
+        return sorted(named, key=lambda item: (-item[1], item[0]))
+
+    def payload(self) -> Payload:
+        return {"coefficients": self.coefficients, "intercept": self.intercept,
+                "names": list(self.names), "task": self.task}

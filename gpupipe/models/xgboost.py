@@ -1,0 +1,203 @@
+"""Gradient-boosted trees by XGBoost: histograms, native categories, early stopping."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import xgboost
+
+from gpupipe.engine.arrays import namespace
+from gpupipe.engine.frames import Array
+from gpupipe.errors import ConfigError
+from gpupipe.models.base import (
+    FittedModel,
+    Matrix,
+    Needs,
+    Payload,
+    Training,
+    check_params,
+    register,
+)
+from gpupipe.steps.base import Target
+
+DEFAULTS: dict[str, Any] = {
+    "learning_rate": 0.05, "max_depth": 6, "min_child_weight": 1.0, "subsample": 0.8,
+    "colsample_bytree": 0.8, "tree_method": "hist", "max_bin": 256, "max_cat_to_onehot": 8,
+}
+"""Good without tuning: a small step, many rounds, and early stopping that ends them."""
+MAX_ROUNDS = 3_000
+"""Rounds at most where early stopping decides."""
+PLAIN_ROUNDS = 400
+"""Rounds where there is no validation part to stop at, and no ``n_estimators``."""
+PATIENCE = 50
+
+OURS = {"n_estimators", "early_stopping_rounds", "objective", "eval_metric"}
+REFUSED = {
+    "n_jobs": "set engine.workers", "nthread": "set engine.workers",
+    "random_state": "set seed", "seed": "set seed", "device": "set engine.device",
+    "missing": "NaN is always missing", "enable_categorical": "it is always on",
+    "callbacks": "a pipeline file holds data only", "kwargs": "",
+    "feature_types": "steps decide them", "importance_type": "the report shows gain",
+}
+ALIASES = {"eta": "learning_rate", "lambda": "reg_lambda", "alpha": "reg_alpha",
+           "min_split_loss": "gamma", "num_boost_round": "n_estimators"}
+NATIVE = {"reg_lambda": "lambda", "reg_alpha": "alpha", "learning_rate": "eta"}
+
+
+@register("xgboost")
+class XGBoost:
+    """Trees under the parameter names of `xgboost.XGBModel` (or XGBoost's own aliases).
+
+    Without ``n_estimators`` rounds go on while the validation part improves
+    (``early_stopping_rounds``, 50 by default); with it, there are exactly so many.
+    """
+
+    kind: ClassVar[str]
+    needs: ClassVar[Needs] = "anything"
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        known = set(inspect.signature(xgboost.XGBModel.__init__).parameters) - {"self", "kwargs"}
+        known |= OURS | set(ALIASES)
+        check_params("xgboost", params, known)
+        named = {ALIASES.get(k, k): v for k, v in params.items()}
+        for name in named:
+            if name in REFUSED:
+                raise ConfigError(
+                    f"model 'xgboost' does not take {name!r} here", hint=REFUSED[name] or None
+                )
+        self.params = {**DEFAULTS, **{k: v for k, v in named.items() if v is not None}}
+
+    def fit(
+        self, train: Matrix, valid: Matrix | None, target: Target, how: Training
+    ) -> FittedModel:
+        """Train on ``train``; stop early at ``valid`` where it is given.
+
+        Raises ConfigError with XGBoost's own words where it refuses a parameter.
+        """
+        params = dict(self.params)
+        patience = params.pop("early_stopping_rounds", None)
+        rounds = params.pop("n_estimators", None)
+        if valid is None:
+            rounds, patience = how.rounds or rounds or PLAIN_ROUNDS, None
+        elif rounds is None:
+            rounds, patience = MAX_ROUNDS, patience or PATIENCE
+        native = {NATIVE.get(k, k): v for k, v in params.items()}
+        native |= {"seed": how.seed, "nthread": how.threads, "verbosity": 0}
+        native.setdefault("objective", OBJECTIVES[target.task])
+        if target.task == "multiclass":
+            native["num_class"] = len(target.classes)
+        evals: dict[str, dict[str, list[float]]] = {}
+        try:
+            data = _quantised(train, native, None)
+            watched = []
+            if valid is not None:
+                watched = [(_quantised(valid, native, data), "valid")]
+            booster = xgboost.train(
+                native, data, num_boost_round=int(rounds), evals=watched, evals_result=evals,
+                early_stopping_rounds=patience, verbose_eval=False,
+            )
+        except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"XGBoost refused to train: {_first_line(error)}", hint="look at model.params",
+            ) from error
+        curve = None
+        if valid is not None:
+            metric = list(evals["valid"])[-1]
+            curve = {"valid": [float(v) for v in evals["valid"][metric]], "metric": metric}
+        return FittedXGBoost(booster, train.names, target.task, booster.num_boosted_rounds(),
+                             curve)  # type: ignore[arg-type]
+
+    @classmethod
+    def restore(cls, payload: Payload) -> FittedModel:
+        booster = xgboost.Booster({"nthread": payload.get("threads", 1)})
+        booster.load_model(bytearray(payload["booster"]))
+        return FittedXGBoost(booster, tuple(payload["names"]), payload["task"],
+                             payload["rounds"], None)
+
+
+OBJECTIVES = {
+    "binary": "binary:logistic", "multiclass": "multi:softprob", "regression": "reg:squarederror",
+}
+
+
+@dataclass
+class FittedXGBoost:
+    """A trained booster and the names of its features."""
+
+    booster: xgboost.Booster
+    names: tuple[str, ...]
+    task: str
+    rounds: int | None
+    curve: dict[str, list[float]] | None
+    kind: str = "xgboost"
+
+    def predict(self, chunk: Array, rounds: int | None = None) -> Array:
+        xp = namespace(chunk)
+        scores = self.booster.inplace_predict(
+            chunk, iteration_range=(0, rounds or self.rounds or 0), validate_features=False
+        )
+        return xp.asarray(scores, dtype="float64")
+
+    def importances(self) -> list[tuple[str, float]]:
+        gain = self.booster.get_score(importance_type="total_gain")
+        named = [(name, float(gain.get(f"f{i}", 0.0))) for i, name in enumerate(self.names)]
+        total = sum(value for _, value in named) or 1.0
+        return sorted(((n, v / total) for n, v in named), key=lambda item: (-item[1], item[0]))
+
+    def payload(self) -> Payload:
+        booster = self.booster
+        if self.rounds and self.rounds < booster.num_boosted_rounds():
+            booster = booster[: self.rounds]
+        return {"booster": bytes(booster.save_raw("ubj")), "names": list(self.names),
+                "task": self.task, "rounds": self.rounds}
+
+
+class _Chunks(xgboost.DataIter):
+    """Hands a matrix to XGBoost chunk by chunk, so that it is never copied whole."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self.matrix = matrix
+        self.at = 0
+        self.row = 0
+        self.types = ["c" if c else "q" for c in matrix.categorical]
+        super().__init__()
+
+    def next(self, input_data: Any) -> bool:
+        if self.at == len(self.matrix.chunks):
+            return False
+        chunk = self.matrix.chunks[self.at]
+        rows = slice(self.row, self.row + int(chunk.shape[0]))
+        weight = self.matrix.weight
+        input_data(
+            data=chunk, label=self.matrix.target[rows].astype("float32"),
+            weight=None if weight is None else weight[rows].astype("float32"),
+            feature_types=self.types,
+        )
+        self.at += 1
+        self.row = rows.stop
+        return True
+
+    def reset(self) -> None:
+        self.at = self.row = 0
+
+
+def _quantised(
+    matrix: Matrix, params: dict[str, Any], reference: xgboost.QuantileDMatrix | None
+) -> xgboost.QuantileDMatrix:
+    return xgboost.QuantileDMatrix(
+        _Chunks(matrix), max_bin=int(params["max_bin"]), ref=reference,
+        nthread=params["nthread"], enable_categorical=True,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """The telling line of an XGBoost error, without its C++ file names and stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "Stack trace" not in line and not line.startswith("[bt]")]
+    text = (telling or [type(error).__name__])[0]
+    return text.split(": ", 1)[-1] if ".cc:" in text or ".h:" in text else text
+
+

@@ -1,0 +1,182 @@
+"""Histograms of bit patterns, and exact quantiles in two looks.
+
+A float32 whose bits are put in numeric order and shifted right by 16 falls into one of
+65,536 log-spaced bins of relative width 2^-7. Counts of bins merge, subtract and compare
+exactly, and need no range beforehand. A second look counts the distinct values inside the
+few bins where a quantile lies, and so finds it exactly, for every fold at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from gpupipe.engine.frames import Array, Column, Frames
+from gpupipe.stats.state import Rows, State, Table, added, count_cells, greatest, least
+
+BINS = 65_536
+
+
+def bin_of(values: Array, fx: Frames) -> Array:
+    """The bin (int64, 0..65535) of each float64: non-decreasing in the value. NaN: undefined."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        bits = (values + 0.0).astype("float32").view("int32").astype("int64")
+    bits = fx.xp.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)
+    return (bits >> 16) + BINS // 2
+
+
+def bin_edges() -> np.ndarray:
+    """The lower edge of each bin: float64 ``[BINS]``, -inf and inf for the bins of NaNs."""
+    signed = (np.arange(BINS, dtype=np.int64) - BINS // 2) << 16
+    bits = np.where(signed < 0, (-(signed + 1)) | 0x80000000, signed).astype(np.uint32)
+    with np.errstate(invalid="ignore"):
+        edges = bits.view(np.float32).astype(np.float64)
+    return np.where(np.isnan(edges), np.where(signed < 0, -np.inf, np.inf), edges)
+
+
+@dataclass(frozen=True)
+class HistogramState(State):
+    """``counts`` is int64 ``[b, BINS]``: finite values in each bin."""
+
+    counts: np.ndarray = added()
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """The bit-pattern histogram of one column."""
+
+    def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> HistogramState:
+        values = fx.numbers(columns[0])
+        finite = fx.xp.isfinite(values)
+        key = rows.bucket.astype("int64") * BINS + bin_of(values, fx)
+        counts = count_cells(key[finite], rows.buckets * BINS, fx)
+        return HistogramState(counts.reshape(rows.buckets, BINS))
+
+
+@dataclass(frozen=True)
+class ExtremeState(State):
+    """``low`` and ``high`` are float64 ``[b]``: +inf and -inf where a bucket has no value."""
+
+    low: np.ndarray = least()
+    high: np.ndarray = greatest()
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """The least and the greatest finite value of one column."""
+
+    def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> ExtremeState:
+        values = fx.numbers(columns[0])
+        xp = fx.xp
+        finite = xp.isfinite(values)
+        low, high = np.full(rows.buckets, np.inf), np.full(rows.buckets, -np.inf)
+        for b in range(rows.buckets):
+            mine = values[finite & (rows.bucket == b)]
+            if mine.shape[0]:
+                # Adding zero makes -0.0 and 0.0 one value, so that order cannot show.
+                low[b], high[b] = float(mine.min()) + 0.0, float(mine.max()) + 0.0
+        return ExtremeState(low, high)
+
+
+@dataclass(frozen=True)
+class WindowState(Table):
+    """Counts ``[b, levels]`` of the distinct values inside a window's bins.
+
+    The values between two spans are counted too, under one level for the whole gap, so the
+    cumulative counts are true ranks.
+    """
+
+    counts: np.ndarray = added()
+
+
+@dataclass(frozen=True)
+class Window:
+    """How often each distinct value inside the bins ``spans`` (first, last) occurs.
+
+    Spans ascend and do not touch.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+
+    def gaps(self) -> np.ndarray:
+        """The level that stands for each gap: ``[len(spans) + 1]``, outside every span."""
+        edges = bin_edges()
+        before = [edges[first - 1] if first > 0 else -np.inf for first, _ in self.spans]
+        last = self.spans[-1][1] if self.spans else 0
+        return np.array([*before, edges[last + 1] if last + 1 < BINS else np.inf])
+
+    def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> WindowState:
+        xp = fx.xp
+        values = fx.numbers(columns[0])
+        finite = xp.isfinite(values)
+        values, bucket = values[finite] + 0.0, rows.bucket.astype("int64")[finite]
+        bins = bin_of(values, fx)
+        firsts = xp.asarray([first for first, _ in self.spans])
+        lasts = xp.asarray([-1, *(last for _, last in self.spans)])
+        span = xp.searchsorted(firsts, bins, side="right")
+        inside = bins <= lasts[span]
+        levels, codes = xp.unique(values[inside], return_inverse=True)
+        n, g = int(levels.shape[0]), len(self.spans) + 1
+        # A value past the end of span i lies in gap i; one before the first span in gap 0.
+        outside = count_cells(bucket[~inside] * g + span[~inside], rows.buckets * g, fx)
+        counts = count_cells(bucket[inside] * n + codes, rows.buckets * n, fx)
+        return WindowState(
+            pa.array(np.concatenate([fx.to_host(levels), self.gaps()]), pa.float64()),
+            np.hstack([counts.reshape(rows.buckets, n), outside.reshape(rows.buckets, g)]),
+        )
+
+
+def quantile_ranks(n: int, q: float) -> tuple[int, int, float]:
+    """The two 0-based ranks around quantile ``q`` of n values, and the weight of the upper.
+
+    NumPy's default ("linear") definition: Hyndman and Fan (1996), type 7.
+    """
+    position = q * (n - 1)
+    low = int(np.floor(position))
+    return low, min(low + 1, n - 1), position - low
+
+
+def window_for(histogram: HistogramState, quantiles: Iterable[float], slack: float = 6.0) -> Window:
+    """The bins in which each quantile of *any* training part should lie.
+
+    ``histogram`` counts all rows. A part's quantile strays from the whole's by about
+    sqrt(n)/2 ranks; ``slack`` standard deviations (and a little) are allowed for, and
+    `exact_quantile` notices if that was too narrow.
+    """
+    counts = histogram.counts.sum(axis=0)
+    n = int(counts.sum())
+    cumulative = np.cumsum(counts)
+    margin = slack * np.sqrt(max(n, 1)) / 2 + 3
+    spans: list[tuple[int, int]] = []
+    for q in sorted(quantiles):
+        low, high, _ = quantile_ranks(max(n, 1), q)
+        first = int(np.searchsorted(cumulative, max(low - margin, 0), side="right"))
+        last = int(np.searchsorted(cumulative, min(high + margin, n - 1), side="right"))
+        last = min(last, BINS - 1)
+        if spans and first <= spans[-1][1] + 2:
+            spans[-1] = (spans[-1][0], max(last, spans[-1][1]))
+        else:
+            spans.append((min(first, last), last))
+    return Window(tuple(spans))
+
+
+def exact_quantile(window: Window, state: WindowState, q: float) -> float | None:
+    """Quantile ``q`` of a training part, as NumPy's ``quantile`` gives it.
+
+    ``state`` (of one bucket, canonical) counts the part's own rows. None where the window
+    is too narrow for this part; NaN where the part has no values.
+    """
+    cumulative = np.cumsum(state.counts[0])
+    n = int(cumulative[-1]) if len(cumulative) else 0
+    if n == 0:
+        return float("nan")
+    levels, gaps = state.levels.to_numpy(), window.gaps()
+    low, high, weight = quantile_ranks(n, q)
+    a, b = (float(levels[np.searchsorted(cumulative, rank, side="right")]) for rank in (low, high))
+    if a in gaps or b in gaps:
+        return None
+    # NumPy's own way of interpolating, which is exact at both ends.
+    return b - (b - a) * (1 - weight) if weight >= 0.5 else a + (b - a) * weight

@@ -1,0 +1,182 @@
+"""The state of a mergeable statistic: integer arrays with one row a bucket.
+
+A bucket is a set of rows that is never split again: a fold, or the holdout. Because the
+first axis of every array is the bucket, one scan yields the statistic of every fold, and
+what fold k trains on is the merge of the other rows of the same array (`State.only`).
+Everything that is added up is an integer, so merging is associative and commutative to the
+last bit: any partitioning of the rows, in any order, gives the same state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpupipe.engine.frames import Array, Column, Frames
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a statistic may know of a batch's rows besides its columns.
+
+    Attributes
+    ----------
+    bucket : integer array ``[n]``, the bucket of each row, below ``buckets``.
+    buckets : how many buckets there are.
+    target : None, class codes (int64 ``[n]``) or values (float64 ``[n]``).
+    """
+
+    bucket: Array
+    buckets: int
+    target: Array | None = None
+
+
+def added() -> Any:
+    """A state array whose merge is the sum, and which subtracts."""
+    return field(metadata={"merge": np.add, "reduce": np.sum})
+
+
+def least() -> Any:
+    """A state array whose merge is the minimum; it cannot be subtracted."""
+    return field(metadata={"merge": np.minimum, "reduce": np.min})
+
+
+def greatest() -> Any:
+    """A state array whose merge is the maximum; it cannot be subtracted."""
+    return field(metadata={"merge": np.maximum, "reduce": np.max})
+
+
+@dataclass(frozen=True)
+class State:
+    """Arrays with the bucket as first axis, and how each of them merges."""
+
+    def merge(self, other: Self) -> Self:
+        """The state of both sets of rows together."""
+        return self._pairwise(other, lambda f: f.metadata["merge"])
+
+    def subtract(self, other: Self) -> Self:
+        """The state without the rows of ``other``. TypeError where an extreme is kept."""
+        for f in fields(self):
+            if f.metadata["merge"] is not np.add:
+                raise TypeError(f"{type(self).__name__}.{f.name} is an extreme: use only()")
+        return self._pairwise(other, lambda f: np.subtract)
+
+    def only(self, buckets: Sequence[int]) -> Self:
+        """The merge of the named buckets, as a state of one bucket."""
+        index = list(buckets)
+        return replace(
+            self,
+            **{
+                f.name: f.metadata["reduce"](getattr(self, f.name)[index], axis=0, keepdims=True)
+                for f in fields(self)
+            },
+        )
+
+    def canonical(self) -> Self:
+        """The same state in its one canonical order."""
+        return self
+
+    def arrays(self) -> dict[str, Any]:
+        """Plain data: what a bundle stores."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def _pairwise(self, other: Self, operation: Callable[[Any], Any]) -> Self:
+        return replace(
+            self,
+            **{
+                f.name: operation(f)(getattr(self, f.name), getattr(other, f.name))
+                for f in fields(self)
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Table(State):
+    """A state with a key: arrays are ``[buckets, levels, ...]``, keyed by distinct values.
+
+    ``levels`` is an Arrow array of distinct values, in any order until `canonical` sorts it;
+    a null among them is the level of the rows without a value.
+    """
+
+    levels: pa.Array
+
+    def merge(self, other: Self) -> Self:
+        a, b = align(self, other)
+        return replace(a, **{f.name: f.metadata["merge"](getattr(a, f.name), getattr(b, f.name))
+                             for f in keyed(self)})
+
+    def subtract(self, other: Self) -> Self:
+        a, b = align(self, other)
+        return replace(a, **{f.name: getattr(a, f.name) - getattr(b, f.name)
+                             for f in keyed(self)})
+
+    def only(self, buckets: Sequence[int]) -> Self:
+        index = list(buckets)
+        return replace(self, **{f.name: getattr(self, f.name)[index].sum(axis=0, keepdims=True)
+                                for f in keyed(self)})
+
+    def canonical(self) -> Self:
+        """Levels in ascending order (text by code point, false before true, null last)."""
+        keys = self.levels.cast(pa.int8()) if pa.types.is_boolean(self.levels.type) else self.levels
+        return self.take(pc.sort_indices(keys).to_numpy())
+
+    def take(self, index: np.ndarray) -> Self:
+        """The levels at ``index``, in that order."""
+        return replace(
+            self, levels=self.levels.take(pa.array(index)),
+            **{f.name: getattr(self, f.name)[:, index] for f in keyed(self)},
+        )
+
+
+def keyed(table: Table) -> list[Any]:
+    """The array fields of a table, which its levels index."""
+    return [f for f in fields(table) if "merge" in f.metadata]
+
+
+T = TypeVar("T", bound=Table)
+
+
+def align(a: T, b: T) -> tuple[T, T]:
+    """Both tables over the union of their levels, in one order; absent levels are zeros."""
+    position = pc.index_in(b.levels, value_set=a.levels)
+    new = b.levels.filter(pc.is_null(position))
+    where = position.to_numpy(zero_copy_only=False)
+    fresh = np.isnan(where) if where.dtype.kind == "f" else np.zeros(len(where), bool)
+    index = np.where(fresh, 0, where).astype(np.int64)
+    index[fresh] = len(a.levels) + np.arange(len(new))
+    levels = pa.concat_arrays([a.levels, new]) if len(new) else a.levels
+    left = {f.name: _widen(getattr(a, f.name), len(levels), None) for f in keyed(a)}
+    right = {f.name: _widen(getattr(b, f.name), len(levels), index) for f in keyed(b)}
+    return replace(a, levels=levels, **left), replace(b, levels=levels, **right)
+
+
+def _widen(array: np.ndarray, size: int, index: np.ndarray | None) -> np.ndarray:
+    if index is None and array.shape[1] == size:
+        return array
+    wide = np.zeros((array.shape[0], size, *array.shape[2:]), array.dtype)
+    wide[:, slice(array.shape[1]) if index is None else index] = array
+    return wide
+
+
+class Statistic(Protocol):
+    """What a scan can compute: frozen, hashable, and blind to where the rows come from."""
+
+    def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> State:
+        """The state of one batch of rows, on the host."""
+        ...
+
+
+def count_cells(key: Array, cells: int, fx: Frames) -> np.ndarray:
+    """How often each of ``0..cells-1`` occurs in ``key``: int64 ``[cells]`` on the host."""
+    return fx.to_host(fx.xp.bincount(key, minlength=cells)).astype(np.int64)
+
+
+def sum_cells(key: Array, weights: Array, cells: int, fx: Frames) -> np.ndarray:
+    """Sums of integer-valued ``weights`` a cell: exact below 2^53, so free of order."""
+    sums = fx.xp.bincount(key, weights=weights, minlength=cells)
+    return fx.to_host(sums).astype(np.int64)

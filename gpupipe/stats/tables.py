@@ -1,0 +1,167 @@
+"""Counts of values: vocabularies, and what the target does at each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpupipe.engine.frames import Array, Column, Frames
+from gpupipe.stats.state import Rows, Table, added, count_cells, sum_cells
+
+VOCABULARY_LIMIT = 1_000_000
+"""Distinct values that a vocabulary keeps; a column with more is text or an ID."""
+
+
+@dataclass(frozen=True)
+class VocabularyState(Table):
+    """``counts`` is int64 ``[b, levels]``.
+
+    A vocabulary that outgrows its ``limit`` forgets its levels and stays ``overflowed``:
+    whether it does depends on the distinct values alone, not on the order they came in.
+    """
+
+    counts: np.ndarray = added()
+    limit: int = field(default=VOCABULARY_LIMIT)
+    overflowed: bool = False
+
+    def merge(self, other: Self) -> Self:
+        if self.overflowed or other.overflowed:
+            return self._forget()
+        return super().merge(other)._bounded()
+
+    def subtract(self, other: Self) -> Self:
+        return self._forget() if self.overflowed else super().subtract(other)
+
+    def ranked(self) -> Self:
+        """Levels that occur, by count descending, then by value; without the null level."""
+        ordered = self.canonical()
+        counts = ordered.counts.sum(axis=0)
+        counts = np.where(pc.is_null(ordered.levels).to_numpy(zero_copy_only=False), 0, counts)
+        order = np.argsort(-counts, kind="stable")
+        return ordered.take(order[counts[order] > 0])
+
+    @property
+    def missing(self) -> int:
+        """Rows without a value."""
+        null = pc.is_null(self.levels).to_numpy(zero_copy_only=False)
+        return int(self.counts[:, null].sum())
+
+    def _bounded(self) -> Self:
+        return self._forget() if len(self.levels) > self.limit else self
+
+    def _forget(self) -> Self:
+        return replace(
+            self, levels=self.levels.slice(0, 0), counts=self.counts[:, :0], overflowed=True
+        )
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """How often each distinct value of one column occurs; at most ``limit`` of them."""
+
+    limit: int = VOCABULARY_LIMIT
+
+    def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> VocabularyState:
+        codes, levels = cells_of(columns[0], fx)
+        n = len(levels)
+        counts = count_cells(rows.bucket.astype("int64") * n + codes, rows.buckets * n, fx)
+        state = VocabularyState(levels, counts.reshape(rows.buckets, n), self.limit)
+        return state._bounded()
+
+
+@dataclass(frozen=True)
+class TargetCountState(Table):
+    """``counts`` is int64 ``[b, levels, classes]``."""
+
+    counts: np.ndarray = added()
+
+
+@dataclass(frozen=True)
+class TargetCounts:
+    """How often each class of the target occurs at each value of one column."""
+
+    classes: int
+
+    def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> TargetCountState:
+        assert rows.target is not None
+        codes, levels = cells_of(columns[0], fx)
+        n, c = len(levels), self.classes
+        known = rows.target >= 0
+        key = (rows.bucket.astype("int64") * n + codes) * c + rows.target
+        counts = count_cells(key[known], rows.buckets * n * c, fx)
+        return TargetCountState(levels, counts.reshape(rows.buckets, n, c))
+
+
+@dataclass(frozen=True)
+class TargetSumState(Table):
+    """``count`` is int64 ``[b, levels]``; ``sums`` is int64 ``[b, levels, 4]``.
+
+    The four sums are the high and low halves of the fixed-point target, and of its square.
+    """
+
+    count: np.ndarray = added()
+    sums: np.ndarray = added()
+
+
+@dataclass(frozen=True)
+class TargetSums:
+    """Sums of a numeric target and of its square at each value of one column.
+
+    The target is put on a fixed-point grid of 2^52 steps around ``centre``, as wide as
+    ``reach``: a function of the value alone, so that the sums are integers.
+
+    Attributes
+    ----------
+    centre, reach : the middle and half-width of the target's range.
+    """
+
+    centre: float
+    reach: float
+
+    def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> TargetSumState:
+        assert rows.target is not None
+        xp = fx.xp
+        codes, levels = cells_of(columns[0], fx)
+        n = len(levels)
+        known = xp.isfinite(rows.target)
+        key = (rows.bucket.astype("int64") * n + codes)[known]
+        unit = (rows.target[known] - self.centre) / self.reach if self.reach else (
+            xp.zeros(int(known.sum()))
+        )
+        cells = rows.buckets * n
+        halves = [h for v in (unit, unit * unit) for h in _halves(v, xp)]
+        sums = np.stack([sum_cells(key, h, cells, fx) for h in halves], axis=-1)
+        return TargetSumState(
+            levels, count_cells(key, cells, fx).reshape(rows.buckets, n),
+            sums.reshape(rows.buckets, n, 4),
+        )
+
+    def moments(self, state: TargetSumState) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Count, sum and sum of squares of ``target - centre``: each ``[b, levels]``."""
+        parts = state.sums.astype(np.float64)
+        first = (parts[..., 0] * 2.0**26 + parts[..., 1]) * (self.reach / 2.0**52)
+        second = (parts[..., 2] * 2.0**26 + parts[..., 3]) * (self.reach**2 / 2.0**52)
+        return state.count, first, second
+
+
+def _halves(unit: Array, xp: object) -> tuple[Array, Array]:
+    """A number in [-1, 1] as two integer-valued floats below 2^27: high * 2^26 + low."""
+    fixed = (unit * 2.0**52).round()
+    high = (fixed * 2.0**-26).round()
+    return high, fixed - high * 2.0**26
+
+
+def cells_of(column: Column, fx: Frames) -> tuple[Array, pa.Array]:
+    """Codes ``[n]`` without gaps and their levels; rows without a value take a null level."""
+    codes, levels = fx.factorize(column)
+    codes = codes.astype("int64")
+    absent = codes < 0
+    if bool(absent.any()):
+        codes = fx.xp.where(absent, len(levels), codes)
+        levels = pa.concat_arrays([levels, pa.nulls(1, levels.type)])
+    return codes, levels

@@ -1,0 +1,175 @@
+"""What a step is: a frozen, typed config; what it learns is plain data kept elsewhere.
+
+To add a step, write a class in one of the files of this folder:
+
+    @register("double")
+    class Double(Step):
+        accepts = NUMERIC
+
+        def transform(self, column, params, rows, fx):
+            return (Column("float64", fx.numbers(column) * 2),)
+
+A step that learns also says which statistics it `needs` and how to `finalize` them.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from gpupipe.engine.frames import Block, Column, Frames
+from gpupipe.errors import ConfigError, did_you_mean
+from gpupipe.stats.state import Rows, Statistic
+
+NUMERIC = ("float64", "float32", "int64", "bool")
+CATEGORICAL = ("string", "int64", "bool")
+ROLES: dict[str, tuple[str, ...]] = {
+    "all": ("float64", "float32", "int64", "bool", "string", "timestamp"),
+    "numeric": ("float64", "float32", "int64"),
+    "categorical": ("string",),
+    "boolean": ("bool",),
+    "datetime": ("timestamp",),
+}
+"""What the role selectors select, by type."""
+
+Params = dict[str, Any]
+"""What a step learned: numbers, strings, lists, NumPy arrays and Arrow arrays by name."""
+
+Output = Column | Block
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column on its way to the model.
+
+    ``dtype`` is a logical type, or ``block`` for the several columns that a one-hot makes.
+    ``categorical`` marks integer codes that have no order.
+    """
+
+    name: str
+    dtype: str
+    categorical: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a step may know of the target before the data.
+
+    Attributes
+    ----------
+    task : binary, multiclass or regression.
+    classes : the labels in code order; empty for regression.
+    centre, reach : middle and half-width of a numeric target's range.
+    """
+
+    task: str
+    classes: tuple[str, ...] = ()
+    centre: float = 0.0
+    reach: float = 0.0
+
+
+class Evidence(Protocol):
+    """The statistics of a step's column that scans have gathered so far."""
+
+    train: tuple[int, ...]
+    """The buckets that this view trains on."""
+
+    def training(self, statistic: Statistic) -> Any:
+        """Over the training rows: a state of one bucket, canonical. None: not yet known."""
+
+    def folds(self, statistic: Statistic) -> Any:
+        """By bucket, canonical. None: not yet known."""
+
+    def everything(self, statistic: Statistic) -> Any:
+        """Over all rows: fit for hints alone. None: not yet known."""
+
+
+class Step(BaseModel):
+    """Base class of all steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str] = ""
+    accepts: ClassVar[tuple[str, ...]] = ROLES["all"]
+
+    columns: str | tuple[str, ...] = "all"
+    """Which columns: names, globs, roles (numeric, categorical, ...) or types."""
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    def outputs(self, feature: Feature, target: Target) -> tuple[Feature, ...]:
+        """The exact names and types that `transform` will give, before any data."""
+        return (feature,)
+
+    def needs(self, target: Target, evidence: Evidence) -> tuple[Statistic, ...]:
+        """The statistics still wanted; asked again after each scan until there are none."""
+        return ()
+
+    def finalize(self, target: Target, evidence: Evidence) -> Params:
+        """What the step learned."""
+        return {}
+
+    def transform(
+        self, column: Column, params: Params, rows: Rows | None, fx: Frames
+    ) -> tuple[Output, ...]:
+        """The outputs for one batch. ``rows`` is None when scoring new data."""
+        raise TypeError(f"step {self.name!r} has no transform")
+
+    def export(self, params: Params) -> Params:
+        """The part of the params that scoring new data needs."""
+        return params
+
+    @property
+    def looks(self) -> int:
+        """Scans that learning takes: 0 for a step that learns nothing."""
+        return 0
+
+
+STEPS: dict[str, type[Step]] = {}
+S = TypeVar("S", bound=type[Step])
+
+
+def register(name: str) -> Callable[[S], S]:
+    """Make a step known under ``name``, in pipeline files and bundles."""
+
+    def decorate(cls: S) -> S:
+        cls.name = name
+        STEPS[name] = cls
+        return cls
+
+    return decorate
+
+
+def select(columns: str | Sequence[str], features: Sequence[Feature]) -> list[Feature]:
+    """The features that a selector names, in their own order.
+
+    Raises ConfigError for a name, glob or role that selects nothing by mistake: a role may
+    select nothing (a table without dates is no error), a name or a glob may not.
+    """
+    chosen: set[str] = set()
+    for pattern in [columns] if isinstance(columns, str) else columns:
+        found = [f.name for f in features if f.name == pattern]
+        if not found and pattern in ROLES:
+            found = [f.name for f in features if f.dtype in ROLES[pattern]]
+        elif not found and pattern in ROLES["all"]:
+            found = [f.name for f in features if f.dtype == pattern]
+        elif not found:
+            found = [f.name for f in features if fnmatch.fnmatchcase(f.name, pattern)]
+            if not found:
+                names = [f.name for f in features]
+                near = did_you_mean(pattern, [*names, *ROLES])
+                raise ConfigError(
+                    f"{pattern!r} selects no column here; there are {', '.join(names) or 'none'}",
+                    hint=f"did you mean {near!r}?" if near else None,
+                )
+        chosen.update(found)
+    return [f for f in features if f.name in chosen]
+
+

@@ -1,0 +1,294 @@
+"""The graph of a pipeline's features: which step makes which column from which.
+
+Every step works on one column at a time, so the graph is a forest: a node is a raw column,
+or one output of a step on another node. Two nodes with the same history are the same node,
+whichever part of the pipeline asked for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpupipe.engine.frames import Block, Column, Frame, Frames
+from gpupipe.errors import ConfigError
+from gpupipe.stats.state import Rows
+from gpupipe.steps.base import Feature, Output, Params, Step, Target, select
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A step on one column. ``key`` is its whole history, without what was learned."""
+
+    step: Step
+    input: Node
+
+    @cached_property
+    def key(self) -> str:
+        config = self.step.model_dump_json(exclude={"columns"})
+        return f"{self.input.key}|{self.step.name}{config}"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A column: raw (``made_by`` is None), or output ``slot`` of a bound step."""
+
+    feature: Feature
+    made_by: Bound | None = None
+    slot: int = 0
+
+    @cached_property
+    def key(self) -> str:
+        if self.made_by is None:
+            return json.dumps(self.feature.name)
+        return f"{self.made_by.key}#{self.slot}"
+
+    @property
+    def raw(self) -> str:
+        """The name of the source column that this one comes from."""
+        return self.feature.name if self.made_by is None else self.made_by.input.raw
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The features that reach the model, in order, and the steps on their way."""
+
+    outputs: tuple[Node, ...]
+    target: Target
+    stages: tuple[tuple[Step, tuple[str, ...], tuple[str, ...]], ...] = ()
+    """For people: each step with the names it took and the names it gave."""
+
+    @cached_property
+    def bound(self) -> tuple[Bound, ...]:
+        """Every step on every column, inputs before what is made of them."""
+        seen: dict[str, Bound] = {}
+
+        def visit(node: Node) -> None:
+            if node.made_by is not None and node.made_by.key not in seen:
+                visit(node.made_by.input)
+                seen[node.made_by.key] = node.made_by
+
+        for node in self.outputs:
+            visit(node)
+        return tuple(seen.values())
+
+    @property
+    def raw(self) -> list[str]:
+        """The source columns needed, each once."""
+        return list(dict.fromkeys(node.raw for node in self.outputs))
+
+    def levels(self) -> list[list[str]]:
+        """What each scan learns, for `plan`: a list of ``step(column)`` a scan."""
+        depth: dict[str, int] = {}
+        scans: list[list[str]] = []
+        for bound in self.bound:
+            above = bound.input.made_by
+            start = depth[above.key] if above is not None else 0
+            depth[bound.key] = start + bound.step.looks
+            if bound.step.looks:
+                while len(scans) < depth[bound.key]:
+                    scans.append([])
+                scans[depth[bound.key] - 1].append(
+                    f"{bound.step.name}({bound.input.feature.name})"
+                )
+        return scans
+
+
+def bind(
+    features: Sequence[Feature], steps: Sequence[Step], target: Target,
+    constant: frozenset[str] = frozenset(),
+) -> Graph:
+    """Resolve every selector and name every column, before any data is read.
+
+    Parameters
+    ----------
+    features : the raw columns, without target and key.
+    steps : in the order of the pipeline file.
+    constant : raw columns with a single value, for ``drop_constant``.
+
+    Raises
+    ------
+    ConfigError : a selector that selects nothing, a step on a type it does not take, two
+        columns of one name. Its ``position`` attribute is the index of the step.
+    """
+    current: dict[str, Node] = {f.name: Node(f) for f in features}
+    stages = []
+    for position, step in enumerate(steps):
+        try:
+            current, taken, given = _apply(step, current, target, constant)
+        except ConfigError as error:
+            error.position = position  # type: ignore[attr-defined]
+            raise
+        stages.append((step, taken, given))
+    return Graph(tuple(current.values()), target, tuple(stages))
+
+
+def _apply(
+    step: Step, current: dict[str, Node], target: Target, constant: frozenset[str]
+) -> tuple[dict[str, Node], tuple[str, ...], tuple[str, ...]]:
+    chosen = select(step.columns, [n.feature for n in current.values()])
+    whole = isinstance(step.columns, str) and step.columns == "all"
+    result: dict[str, Node] = {}
+    taken: list[str] = []
+    given: list[str] = []
+    names = {f.name for f in chosen}
+    for name, node in current.items():
+        f = node.feature
+        if name in names and f.dtype not in step.accepts and not whole:
+            why = (
+                "it was one-hot encoded by an earlier step" if f.dtype == "block"
+                else f"it is {f.dtype}"
+            )
+            raise ConfigError(
+                f"step {step.name!r} cannot take column {name!r}: {why}, expected "
+                f"{' or '.join(step.accepts)}",
+                hint="select other columns, or cast this one before this step",
+            )
+        structural = getattr(step, "keeps", None)
+        if structural is not None:
+            if structural(name, name in names, node.made_by is None and name in constant):
+                made = [node]
+            else:
+                taken.append(name)
+                continue
+        elif name in names and f.dtype in step.accepts:
+            taken.append(name)
+            bound = Bound(step, node)
+            made = [Node(o, bound, i) for i, o in enumerate(step.outputs(f, target))]
+            given.extend(n.feature.name for n in made)
+        else:
+            made = [node]
+        for new in made:
+            if new.feature.name in result:
+                raise ConfigError(
+                    f"step {step.name!r} makes a second column named {new.feature.name!r}",
+                    hint="rename the source column, or drop one of the two",
+                )
+            result[new.feature.name] = new
+    return result, tuple(taken), tuple(given)
+
+
+@dataclass
+class Fitted:
+    """What the steps of a graph learned on one training part: params by `Bound.key`."""
+
+    params: dict[str, Params] = field(default_factory=dict)
+    _identity: dict[str, str] = field(default_factory=dict)
+
+    def learned(self, bound: Bound) -> bool:
+        return bound.key in self.params
+
+    def ready(self, node: Node) -> bool:
+        """Whether the node can be computed: every step on its way has learned."""
+        return node.made_by is None or (
+            self.learned(node.made_by) and self.ready(node.made_by.input)
+        )
+
+    def identity(self, node: Node) -> str:
+        """A name for the node's values: equal wherever history and learned numbers are."""
+        if node.made_by is None:
+            return node.key
+        return f"{self.identity_of(node.made_by)}#{node.slot}"
+
+    def identity_of(self, bound: Bound) -> str:
+        known = self._identity.get(bound.key)
+        if known is None:
+            digest = params_digest(self.params[bound.key])
+            text = f"{self.identity(bound.input)}|{bound.key}|{digest}"
+            known = hashlib.sha256(text.encode()).hexdigest()
+            self._identity[bound.key] = known
+        return known
+
+
+@dataclass
+class Batch:
+    """One batch of rows, and every column that was computed from it so far."""
+
+    frame: Frame
+    dtypes: Mapping[str, str]
+    rows: Rows | None
+    fx: Frames
+    memo: dict[str, tuple[Output, ...]] = field(default_factory=dict)
+
+    def value(self, node: Node, fitted: Fitted) -> Output:
+        """The node's column, computed at most once for all who ask."""
+        if node.made_by is None:
+            name = node.feature.name
+            key = node.key
+            if key not in self.memo:
+                self.memo[key] = (self.fx.column(self.frame, name, self.dtypes[name]),)
+            return self.memo[key][0]
+        bound = node.made_by
+        key = fitted.identity_of(bound)
+        if key not in self.memo:
+            column = self.value(bound.input, fitted)
+            assert isinstance(column, Column)
+            self.memo[key] = bound.step.transform(
+                column, fitted.params[bound.key], self.rows, self.fx
+            )
+        return self.memo[key][node.slot]
+
+
+def feature_names(graph: Graph, fitted: Fitted) -> list[tuple[str, bool]]:
+    """Name and ``categorical`` of each column of the matrix, in order."""
+    names: list[tuple[str, bool]] = []
+    for node in graph.outputs:
+        if node.feature.dtype == "block":
+            assert node.made_by is not None
+            levels = fitted.params[node.made_by.key]["names"]
+            names.extend((f"{node.feature.name}_{level}", False) for level in levels)
+        else:
+            names.append((node.feature.name, node.feature.categorical))
+    return names
+
+
+def matrix(graph: Graph, fitted: Fitted, batch: Batch) -> Any:
+    """The model's features for one batch: a float32 array ``[n, features]``, NaN for missing."""
+    xp = batch.fx.xp
+    values = [batch.value(node, fitted) for node in graph.outputs]
+    width = sum(v.values.shape[1] if isinstance(v, Block) else 1 for v in values)
+    n = len(batch.frame)
+    out = xp.empty((n, width), dtype="float32")
+    at = 0
+    for value in values:
+        if isinstance(value, Block):
+            out[:, at : at + value.values.shape[1]] = value.values
+            at += value.values.shape[1]
+        else:
+            out[:, at] = batch.fx.numbers(value)
+            at += 1
+    return out
+
+
+def params_digest(params: Params) -> str:
+    """A hash of learned numbers by their bits."""
+    digest = hashlib.sha256()
+    for name in sorted(params):
+        value = params[name]
+        digest.update(name.encode() + b"=")
+        if isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype.str}{value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+        elif isinstance(value, pa.Array):
+            digest.update(str(value.type).encode())
+            for item in _array_bytes(value):
+                digest.update(item)
+        else:
+            digest.update(json.dumps(value, sort_keys=True).encode())
+        digest.update(b";")
+    return digest.hexdigest()
+
+
+def _array_bytes(array: pa.Array) -> Iterator[bytes]:
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        for text in array.to_pylist():
+            yield b"\x00" if text is None else b"\x01" + text.encode() + b"\x00"
+    else:
+        yield repr(array.to_pylist()).encode()

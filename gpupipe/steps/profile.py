@@ -1,0 +1,226 @@
+"""The first pass: what every column holds, and what a split needs to know of every row.
+
+One read of the table gives the statistics of every raw column (they become the data contract
+and the reference for drift) and, for each row, a 64-bit key hash and the target. From then
+on a row's place in a split is known without reading it again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpupipe.data.dataset import Dataset
+from gpupipe.data.schema import Schema
+from gpupipe.engine.frames import Array, Column, Frames
+from gpupipe.engine.hashing import hash_strings, mix64
+from gpupipe.engine.local import LocalEngine
+from gpupipe.errors import DataError
+from gpupipe.stats.moments import Moments
+from gpupipe.stats.quantiles import Extremes, Histogram
+from gpupipe.stats.state import Rows, State, Statistic
+from gpupipe.stats.tables import VOCABULARY_LIMIT, Vocabulary, VocabularyState
+from gpupipe.steps.base import Feature
+from gpupipe.steps.graph import Node
+from gpupipe.steps.scan import Key, fold, stage
+
+INTEGER_LEVELS = 1_000
+"""An integer column's values are counted one by one up to this many of them."""
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """What the split and the training need of a part's rows, each ``[n]``.
+
+    ``key`` and ``group`` are uint64 hashes; ``target`` is (codes, levels) or None.
+    """
+
+    key: np.ndarray
+    group: np.ndarray | None
+    time: np.ndarray | None
+    weight: np.ndarray | None
+    target: tuple[np.ndarray, pa.Array] | None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Statistics of the raw columns over all rows, and the facts of each part's rows."""
+
+    schema: Schema
+    states: dict[Key, State]
+    facts: tuple[RowFacts, ...]
+    rows: int
+
+    def of(self, column: str, statistic: Statistic) -> Any:
+        """The state of a statistic of one column; None where it was not taken."""
+        return self.states.get((statistic, raw_key(column)))
+
+    def vocabulary(self, column: str) -> VocabularyState | None:
+        """The values of a column, most frequent first; None where they are not counted."""
+        for statistic in VOCABULARIES:
+            state: VocabularyState | None = self.of(column, statistic)
+            if state is not None:
+                return state
+        return None
+
+    def distinct(self, column: str) -> int | None:
+        """Distinct values, missing apart; None for floats and for more than are counted."""
+        state = self.vocabulary(column)
+        if state is None or state.overflowed:
+            return None
+        return len(state.levels) - (1 if state.missing else 0)
+
+    def missing(self, column: str) -> int:
+        """Rows without a value in the column."""
+        return int(self.of(column, MOMENTS).missing[0])
+
+    def constant(self) -> frozenset[str]:
+        """Columns with one value, or with none, in the whole table."""
+        found = set()
+        for field in self.schema:
+            missing = self.missing(field.name)
+            if missing == self.rows:
+                found.add(field.name)
+            elif missing == 0 and field.dtype in ("string", "bool"):
+                found |= {field.name} if self.distinct(field.name) == 1 else set()
+            elif missing == 0:
+                extremes = self.of(field.name, Extremes())
+                found |= {field.name} if extremes.low[0] == extremes.high[0] else set()
+        return frozenset(found)
+
+
+MOMENTS = Moments()
+TEXT_VOCABULARY = Vocabulary(VOCABULARY_LIMIT)
+INTEGER_VOCABULARY = Vocabulary(INTEGER_LEVELS)
+VOCABULARIES = (TEXT_VOCABULARY, INTEGER_VOCABULARY)
+
+
+def statistics_of(dtype: str) -> tuple[Statistic, ...]:
+    """What the profile takes of a column of a type."""
+    if dtype == "string":
+        return (MOMENTS, TEXT_VOCABULARY)
+    if dtype in ("int64", "bool"):
+        return (MOMENTS, Histogram(), Extremes(), INTEGER_VOCABULARY)
+    return (MOMENTS, Histogram(), Extremes())
+
+
+def raw_key(column: str) -> str:
+    """The identity of a raw column."""
+    return Node(Feature(column, "")).key
+
+
+def take_profile(
+    dataset: Dataset, engine: LocalEngine, *, target: str | None, drop: Sequence[str] = (),
+    key: Sequence[str] | None = None, group: Sequence[str] | None = None,
+    time: str | None = None, weight: str | None = None, progress: Any = None,
+) -> Profile:
+    """One pass over ``dataset``, without the dropped columns unless something names them.
+
+    Without a ``key`` a row's key is all its columns, the target among them, so that exact
+    duplicates share it.
+    """
+    named = [n for n in (target, time, weight, *(key or ()), *(group or ())) if n is not None]
+    columns = [f.name for f in dataset.schema if f.name not in drop or f.name in named]
+    schema = dataset.schema.select(columns)
+    keyed = list(key) if key else [c for c in columns if c not in drop and c != weight]
+    fx = engine.fx
+
+    def profile_part(index: int) -> tuple[dict[Key, State], RowFacts]:
+        states: dict[Key, State] = {}
+        facts: list[RowFacts] = []
+        for table in dataset.parts[index].stream(columns, engine.batch_rows):
+            frame = fx.frame(table)
+            batch = {f.name: fx.column(frame, f.name, f.dtype) for f in schema}
+            rows = Rows(fx.xp.zeros(table.num_rows, dtype="int64"), 1)
+            for f in schema:
+                for statistic in statistics_of(f.dtype):
+                    state = statistic.partial([batch[f.name]], rows, fx)
+                    fold(states, (statistic, raw_key(f.name)), state)
+            facts.append(_facts(batch, keyed, target, group, time, weight, fx))
+        return states, _joined(facts)
+
+    total: dict[Key, State] = {}
+    by_part: dict[int, RowFacts] = {}
+    with stage(progress, "profile", dataset.rows) as advance:
+        for index, (states, facts) in engine.map(profile_part, range(len(dataset.parts))):
+            by_part[index] = facts
+            for name, state in states.items():
+                fold(total, name, state)
+            advance(dataset.parts[index].rows)
+    if not by_part:
+        raise DataError(f"{dataset.source} has no rows", hint="is it the right file?")
+    return Profile(
+        schema, {k: s.canonical() for k, s in total.items()},
+        tuple(by_part[i] for i in sorted(by_part)), dataset.rows,
+    )
+
+
+def _facts(
+    batch: dict[str, Column], key: Sequence[str], target: str | None,
+    group: Sequence[str] | None, time: str | None, weight: str | None, fx: Frames,
+) -> RowFacts:
+    answer = None
+    if target is not None:
+        codes, levels = fx.factorize(batch[target])
+        answer = (fx.to_host(codes).astype(np.int64), levels)
+    return RowFacts(
+        key=fx.to_host(row_hash(batch, key, fx)),
+        group=fx.to_host(row_hash(batch, group, fx)) if group else None,
+        time=fx.to_host(fx.numbers(batch[time])) if time else None,
+        weight=fx.to_host(fx.numbers(batch[weight])) if weight else None,
+        target=answer,
+    )
+
+
+def row_hash(batch: dict[str, Column], columns: Sequence[str], fx: Frames) -> Array:
+    """A uint64 hash of each row over named columns; their order does not matter."""
+    names = hash_strings(pa.array(list(columns), pa.string()))
+    total = fx.xp.zeros(len(batch[columns[0]]), dtype="uint64")
+    for name, salt in zip(columns, names, strict=True):
+        total = total + mix64(fx.hash64(batch[name]) ^ fx.xp.uint64(salt), fx.xp)
+    return mix64(total, fx.xp)
+
+
+def _joined(facts: Sequence[RowFacts]) -> RowFacts:
+    """The facts of a part's batches as one."""
+    if len(facts) == 1:
+        return facts[0]
+
+    def together(name: str) -> Any:
+        arrays = [getattr(f, name) for f in facts]
+        return None if not arrays or arrays[0] is None else np.concatenate(arrays)
+
+    target = None
+    if facts and facts[0].target is not None:
+        codes, levels = [], pa.array([], facts[0].target[1].type)
+        for f in facts:
+            assert f.target is not None
+            position, levels = _extended(levels, f.target[1])
+            codes.append(np.append(position, -1)[f.target[0]])
+        target = (np.concatenate(codes), levels)
+    return RowFacts(together("key"), together("group"), together("time"), together("weight"),
+                    target)
+
+
+def _extended(levels: pa.Array, more: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """Where each of ``more`` stands in ``levels`` with the new ones put at its end."""
+    found = pc.index_in(more, value_set=levels)
+    new = more.filter(pc.is_null(found))
+    position = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    position[position < 0] = len(levels) + np.arange(len(new))
+    return position, pa.concat_arrays([levels, new]) if len(new) else levels
+
+
+def target_range(profile: Profile, target: str) -> tuple[float, float]:
+    """Middle and half-width of a numeric target's range."""
+    extremes = profile.of(target, Extremes())
+    low, high = float(extremes.low[0]), float(extremes.high[0])
+    if not math.isfinite(low) or not math.isfinite(high):
+        return 0.0, 0.0
+    return (low + high) / 2, (high - low) / 2

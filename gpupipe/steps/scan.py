@@ -1,0 +1,192 @@
+"""The scan: every step of every fold learns in the same pass over the data.
+
+A *view* is a training part: the final one, and one for each fold. Steps of all views say
+which statistics they still need; the needs are gathered, equal ones become one, and a single
+pass over the batches answers them all. Statistics keep one row a bucket, so that a statistic
+of a raw column serves every view. Columns that earlier steps made differ between views only
+where the learned numbers do, and only there is anything computed more than once.
+
+The number of passes is that of the longest chain of learning steps; it does not depend on
+how many steps, columns or folds there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpupipe.data.dataset import Dataset, Part
+from gpupipe.engine.frames import Column
+from gpupipe.engine.local import LocalEngine
+from gpupipe.stats.state import Rows, State, Statistic
+from gpupipe.steps.graph import Batch, Fitted, Graph, Node
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class View:
+    """A training part: the buckets whose rows may be learned from."""
+
+    name: str
+    train: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PartRows:
+    """The rows of one part: bucket (uint8), target and weight, each ``[n]`` or None."""
+
+    bucket: np.ndarray
+    target: np.ndarray | None = None
+    weight: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Rowed:
+    """A dataset whose rows know their bucket and target."""
+
+    dataset: Dataset
+    rows: tuple[PartRows, ...]
+    buckets: int
+    engine: LocalEngine
+
+    def batches(self, index: int, columns: Sequence[str]) -> Iterator[tuple[Batch, slice]]:
+        """The batches of part ``index`` and where in the part each lies."""
+        part: Part = self.dataset.parts[index]
+        mine = self.rows[index]
+        dtypes = {f.name: f.dtype for f in self.dataset.schema}
+        fx = self.engine.fx
+        start = 0
+        for table in part.stream(columns, self.engine.batch_rows):
+            where = slice(start, start + table.num_rows)
+            start = where.stop
+            target = None if mine.target is None else fx.to_device(mine.target[where])
+            rows = Rows(fx.to_device(mine.bucket[where]), self.buckets, target)
+            yield Batch(fx.frame(table), dtypes, rows, fx), where
+
+
+Key = tuple[Statistic, str]
+"""A statistic, and the identity of the column it is of."""
+
+
+@dataclass
+class Knowledge:
+    """What scans have found out, and the profile's answers about raw columns."""
+
+    profile: Mapping[Key, State] = field(default_factory=dict)
+    states: dict[Key, State] = field(default_factory=dict)
+    wanted: dict[Key, tuple[Node, Fitted]] = field(default_factory=dict)
+    scans: list[tuple[str, ...]] = field(default_factory=list)
+    """For each pass made: the source columns that it read."""
+
+
+@dataclass(frozen=True)
+class StepEvidence:
+    """`steps.base.Evidence` for one step on one column in one view."""
+
+    knowledge: Knowledge
+    identity: str
+    train: tuple[int, ...]
+
+    def training(self, statistic: Statistic) -> Any:
+        state = self.knowledge.states.get((statistic, self.identity))
+        return None if state is None else state.only(self.train)
+
+    def folds(self, statistic: Statistic) -> Any:
+        return self.knowledge.states.get((statistic, self.identity))
+
+    def everything(self, statistic: Statistic) -> Any:
+        known = self.knowledge.profile.get((statistic, self.identity))
+        return known or self.knowledge.states.get((statistic, self.identity))
+
+
+def learn(
+    graphs: Sequence[Graph], views: Sequence[View], source: Rowed,
+    profile: Mapping[Key, State] | None = None, progress: Any = None,
+) -> tuple[list[list[Fitted]], Knowledge]:
+    """Learn the params of every graph in every view, in as few passes as can be.
+
+    Returns
+    -------
+    fitted : ``fitted[g][v]`` is what graph ``g`` learned in view ``v``.
+    knowledge : the states gathered, and which columns each pass read.
+    """
+    knowledge = Knowledge(profile or {})
+    fitted = [[Fitted() for _ in views] for _ in graphs]
+    while True:
+        knowledge.wanted = {}
+        for graph, by_view in zip(graphs, fitted, strict=True):
+            for view, own in zip(views, by_view, strict=True):
+                _advance(graph, view, own, knowledge)
+        if not knowledge.wanted:
+            return fitted, knowledge
+        _scan(source, knowledge, progress)
+
+
+def _advance(graph: Graph, view: View, fitted: Fitted, knowledge: Knowledge) -> None:
+    """Finalise what can be, and ask for the statistics that the others wait for."""
+    for bound in graph.bound:
+        if fitted.learned(bound) or not fitted.ready(bound.input):
+            continue
+        identity = fitted.identity(bound.input)
+        evidence = StepEvidence(knowledge, identity, view.train)
+        needs = bound.step.needs(graph.target, evidence)
+        missing = [s for s in needs if (s, identity) not in knowledge.states]
+        if missing:
+            for statistic in missing:
+                knowledge.wanted[statistic, identity] = (bound.input, fitted)
+        else:
+            fitted.params[bound.key] = bound.step.finalize(graph.target, evidence)
+
+
+def _scan(source: Rowed, knowledge: Knowledge, progress: Any) -> None:
+    """One pass over the columns that the wanted statistics come from."""
+    wanted = knowledge.wanted
+    columns = list(dict.fromkeys(node.raw for node, _ in wanted.values()))
+    knowledge.scans.append(tuple(columns))
+
+    def scan_part(index: int) -> tuple[dict[Key, State], int]:
+        states: dict[Key, State] = {}
+        for batch, _ in source.batches(index, columns):
+            assert batch.rows is not None
+            for key, (node, fitted) in wanted.items():
+                column = batch.value(node, fitted)
+                assert isinstance(column, Column)
+                fold(states, key, key[0].partial([column], batch.rows, batch.fx))
+        return states, source.dataset.parts[index].rows
+
+    total: dict[Key, State] = {}
+    parts = range(len(source.dataset.parts))
+    with stage(progress, f"scan {len(knowledge.scans)}", source.dataset.rows) as advance:
+        for _, (states, rows) in source.engine.map(scan_part, parts):
+            for key, state in states.items():
+                fold(total, key, state)
+            advance(rows)
+    knowledge.states.update({key: state.canonical() for key, state in total.items()})
+
+
+def fold(states: dict[Key, State], key: Key, state: State) -> None:
+    """Merge ``state`` into the one already kept under ``key``."""
+    states[key] = states[key].merge(state) if key in states else state
+
+
+class stage:  # noqa: N801 - reads as a word
+    """A progress stage where there is progress to show, and nothing where there is none."""
+
+    def __init__(self, progress: Any, name: str, total: int | None, unit: str = "rows") -> None:
+        self._inner = progress.stage(name, total, unit) if progress is not None else None
+
+    def __enter__(self) -> Advance:
+        if self._inner is None:
+            return lambda n: None
+        advance: Advance = self._inner.__enter__().advance
+        return advance
+
+    def __exit__(self, *error: Any) -> None:
+        if self._inner is not None:
+            self._inner.__exit__(*error)
+
+

@@ -1,0 +1,123 @@
+"""Target encoding with cross-fitting.
+
+A level is encoded by the mean of the target over the training rows that have it, shrunk
+towards the mean of all. A training row's own label must not reach its own feature, so a
+training row is encoded from the *other* folds: the statistics keep one table a bucket, and
+the encoding of a row in bucket b is that of all training buckets but b. Rows outside the
+training part (and new data) are encoded from the whole of it. Nothing is read again.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from gpupipe.engine.frames import Column, Frames
+from gpupipe.stats.state import Rows, Statistic
+from gpupipe.stats.tables import TargetCounts, TargetSums
+from gpupipe.steps.base import Evidence, Feature, Output, Params, Step, Target, register
+from gpupipe.steps.categorical import CATEGORIES, without_null
+
+Moments3 = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Count, sum and sum of squares of the target at each level: ``[buckets, levels, k]`` each."""
+
+
+@register("target_encode")
+class TargetEncode(Step):
+    """The smoothed mean of the target at each level.
+
+    ``smooth: auto`` is the empirical-Bayes estimate of scikit-learn's `TargetEncoder`
+    (Micci-Barreca, "A preprocessing scheme for high-cardinality categorical attributes",
+    SIGKDD Explorations 3, 2001): ``l * mean + (1 - l) * prior`` with ``l = n s2 / (n s2 + v)``,
+    ``s2`` the target's variance and ``v`` the level's. A number ``m`` gives
+    ``(sum + m * prior) / (n + m)``. Missing is a level like any other; a level that training
+    never saw gets the prior. Multiclass targets give one column a class.
+    """
+
+    accepts = CATEGORIES
+    columns: str | tuple[str, ...] = "categorical"
+    smooth: float | Literal["auto"] = "auto"
+
+    @property
+    def looks(self) -> int:
+        return 1
+
+    def outputs(self, feature: Feature, target: Target) -> tuple[Feature, ...]:
+        if target.task == "multiclass":
+            return tuple(Feature(f"{feature.name}_{c}", "float64") for c in target.classes)
+        return (Feature(feature.name, "float64"),)
+
+    def _statistic(self, target: Target) -> TargetCounts | TargetSums:
+        if target.task == "regression":
+            return TargetSums(target.centre, target.reach)
+        return TargetCounts(len(target.classes))
+
+    def needs(self, target: Target, evidence: Evidence) -> tuple[Statistic, ...]:
+        return (self._statistic(target),)
+
+    def finalize(self, target: Target, evidence: Evidence) -> Params:
+        statistic = self._statistic(target)
+        state = evidence.folds(statistic)
+        levels, null = without_null(state.levels)
+        moments = _moments(statistic, state, target)
+        tables = []
+        # One table for the rows of each training bucket, from the others; then that of all.
+        for left_out in (*evidence.train, None):
+            own = [b for b in evidence.train if b != left_out]
+            count, first, second = (m[own].sum(axis=0) for m in moments)
+            known, prior = self._encode(count, first, second, target.centre)
+            missing = known[null] if null >= 0 else prior
+            tables.append(np.vstack([np.delete(known, null, 0) if null >= 0 else known,
+                                     prior, missing]))
+        return {
+            "levels": levels, "buckets": list(evidence.train), "encodings": np.stack(tables),
+        }
+
+    def _encode(
+        self, count: np.ndarray, first: np.ndarray, second: np.ndarray, centre: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Encodings ``[levels, k]`` and prior ``[k]`` from a training part's sums."""
+        n = count.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            prior = first.sum(axis=0) / n
+            variance = np.maximum(second.sum(axis=0) / n - prior**2, 0)
+            mean = first / count
+            if self.smooth == "auto":
+                spread = np.maximum(second / count - mean**2, 0)
+                shrink = variance * count / (variance * count + spread)
+                encoded = shrink * mean + (1 - shrink) * prior
+            else:
+                encoded = (first + self.smooth * prior) / (count + self.smooth)
+        prior = np.where(np.isnan(prior), 0.0, prior)
+        return np.where(np.isnan(encoded), prior, encoded) + centre, prior + centre
+
+    def transform(
+        self, column: Column, params: Params, rows: Rows | None, fx: Frames
+    ) -> tuple[Output, ...]:
+        codes = fx.lookup(column, params["levels"])
+        encodings = fx.to_device(params["encodings"])
+        table = fx.xp.full(codes.shape, len(params["buckets"]), dtype="int64")
+        if rows is not None:
+            which = np.full(rows.buckets, len(params["buckets"]), np.int64)
+            which[params["buckets"]] = np.arange(len(params["buckets"]))
+            table = fx.to_device(which)[rows.bucket]
+        # Codes -2 (unknown) and -1 (missing) take the last two entries.
+        return tuple(
+            Column("float64", encodings[table, codes, k]) for k in range(encodings.shape[2])
+        )
+
+    def export(self, params: Params) -> Params:
+        return {**params, "buckets": [], "encodings": params["encodings"][-1:]}
+
+
+def _moments(statistic: TargetCounts | TargetSums, state: object, target: Target) -> Moments3:
+    """Sums of the target by bucket and level; for classes, of each class's 0/1 indicator."""
+    if isinstance(statistic, TargetSums):
+        count, first, second = (m[..., None].astype(np.float64)
+                                for m in statistic.moments(state))  # type: ignore[arg-type]
+        return count, first, second
+    counts = state.counts.astype(np.float64)  # type: ignore[attr-defined]
+    total = np.broadcast_to(counts.sum(axis=2, keepdims=True), counts.shape)
+    hits = counts[..., 1:] if target.task == "binary" else counts
+    return total[..., : hits.shape[2]], hits, hits

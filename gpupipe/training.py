@@ -1,0 +1,319 @@
+"""From a dataset to trained models: profile, split, learn the steps, train, predict out of fold.
+
+Preprocessing is never refitted: the steps of all folds learn in the same scans
+(`steps.scan`), and training asks for what they learned.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpupipe.config import PipelineConfig
+from gpupipe.data.dataset import Dataset
+from gpupipe.data.split import Split
+from gpupipe.engine.hashing import mix64
+from gpupipe.engine.local import LocalEngine
+from gpupipe.errors import ConfigError
+from gpupipe.features import bind_features, default_notes, default_steps, steps_of
+from gpupipe.models import FittedModel, Matrix, Model, Training, model_of
+from gpupipe.rows import (
+    check_columns,
+    dropped,
+    find_target,
+    raw_features,
+    split_columns,
+    split_rows,
+)
+from gpupipe.steps import Feature, Step, Target
+from gpupipe.steps.graph import Fitted, Graph, feature_names, matrix
+from gpupipe.steps.profile import Profile, take_profile
+from gpupipe.steps.scan import Knowledge, Rowed, View, learn, stage
+
+BASELINE_ROWS = 50_000
+"""A baseline learns from at most about so many training rows, chosen by their hash."""
+
+
+@dataclass
+class Timings:
+    """Seconds by stage, in order."""
+
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str, rows: int | None = None) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.stages.append(
+            {"stage": name, "seconds": round(time.perf_counter() - start, 4), "rows": rows}
+        )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model with its features: the one asked for, or a baseline."""
+
+    name: str
+    model: Model
+    graph: Graph
+    limit: int | None = None
+
+
+@dataclass
+class Outcome:
+    """What training a candidate gave.
+
+    Attributes
+    ----------
+    final : the model trained on all training rows, with what its steps learned.
+    holdout, oof : predictions in row order for the rows of `Trained.holdout_rows` and
+        `Trained.oof_rows`; None where there is no such part.
+    """
+
+    candidate: Candidate
+    fitted: Fitted
+    final: FittedModel
+    holdout: np.ndarray | None
+    oof: np.ndarray | None
+    curves: list[dict[str, Any]]
+    rounds: int | None
+
+
+@dataclass
+class Trained:
+    """Everything a run knows after training."""
+
+    config: PipelineConfig
+    dataset: Dataset
+    profile: Profile
+    split: Split
+    target: Target
+    rowed: Rowed
+    knowledge: Knowledge
+    outcomes: dict[str, Outcome]
+    notes: list[str]
+    timings: Timings
+
+    @property
+    def model(self) -> Outcome:
+        """The model that was asked for."""
+        return self.outcomes["model"]
+
+    def target_of(self, buckets: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Target and weight of the rows in some buckets, in row order."""
+        masks = [np.isin(r.bucket, list(buckets)) for r in self.rowed.rows]
+        y = np.concatenate([r.target[m] for r, m in zip(self.rowed.rows, masks, strict=True)
+                            if r.target is not None])
+        weights = [r.weight[m] for r, m in zip(self.rowed.rows, masks, strict=True)
+                   if r.weight is not None]
+        return y, np.concatenate(weights) if weights else None
+
+    @property
+    def oof_buckets(self) -> tuple[int, ...]:
+        return tuple(b for fold in self.split.folds for b in fold.valid)
+
+    def fold_of_rows(self) -> np.ndarray:
+        """For each out-of-fold row, in row order, the 0-based fold that judged it."""
+        number = np.zeros(self.split.buckets, np.int64)
+        for i, fold in enumerate(self.split.folds):
+            number[list(fold.valid)] = i
+        masks = [np.isin(r.bucket, self.oof_buckets) for r in self.rowed.rows]
+        return np.concatenate(
+            [number[r.bucket[m]] for r, m in zip(self.rowed.rows, masks, strict=True)]
+        )
+
+
+def train(
+    config: PipelineConfig, dataset: Dataset, engine: LocalEngine, *, progress: Any = None,
+    baselines: bool = True, timings: Timings | None = None,
+) -> Trained:
+    """Train the model of ``config`` and its baselines on ``dataset``."""
+    timings = timings or Timings()
+    model = _model(config, config.model.kind, config.model.params)
+    own_steps = steps_of(config)
+    check_columns(config, dataset)
+    group, moment = split_columns(config)
+    with timings.stage("profile", dataset.rows):
+        profile = take_profile(
+            dataset, engine, target=config.data.target, drop=dropped(config, dataset),
+            key=config.data.key, group=group, time=moment, weight=config.data.weight,
+            progress=progress,
+        )
+    target, notes = find_target(config, profile)
+    with timings.stage("split", dataset.rows):
+        split, rows = split_rows(config, profile, target)
+    rowed = Rowed(dataset, rows, split.buckets, engine)
+    features = raw_features(config, dataset)
+    candidates = [Candidate("model", model, _graph(config, own_steps, features, profile, model,
+                                                   target))]
+    if own_steps is None:
+        notes += default_notes(features, profile)
+    for kind in config.evaluate.baselines if baselines else ():
+        if kind == config.model.kind and own_steps is None:
+            continue
+        baseline = model_of(kind, {})
+        graph = _graph(config, None, features, profile, baseline, target)
+        candidates.append(Candidate(kind, baseline, graph, BASELINE_ROWS))
+    views = [View("final", split.train)]
+    views += [View(f"fold {i}", f.train) for i, f in enumerate(split.folds, 1)]
+    with timings.stage("learn the steps", dataset.rows):
+        fitted, knowledge = learn(
+            [c.graph for c in candidates], views, rowed, profile.states, progress
+        )
+    trained = Trained(config, dataset, profile, split, target, rowed, knowledge, {}, notes, timings)
+    _train_all(trained, candidates, fitted, progress)
+    return trained
+
+
+def _train_all(
+    trained: Trained, candidates: list[Candidate], fitted: list[list[Fitted]], progress: Any
+) -> None:
+    split, timings, target = trained.split, trained.timings, trained.target
+    how = Training(trained.config.seed, trained.rowed.engine.workers)
+    folds: list[list[FittedModel]] = [[] for _ in candidates]
+    matrices: list[list[Matrix]] = [[] for _ in candidates]
+    total = (len(split.folds) + 1) * len(candidates)
+    with stage(progress, "train", total, "models") as advance:
+        for k, part in enumerate(split.folds):
+            with timings.stage(f"fold {k + 1}"):
+                pairs = _matrices(trained, candidates, [f[k + 1] for f in fitted], part.train,
+                                  part.valid)
+                for c, (learned, judged) in enumerate(pairs):
+                    folds[c].append(candidates[c].model.fit(learned, judged, target, how))
+                    matrices[c].append(judged)
+                    advance(1)
+        with timings.stage("final matrix", trained.dataset.rows):
+            pairs = _matrices(trained, candidates, [f[0] for f in fitted], split.train,
+                              split.holdout)
+        with timings.stage("final training"):
+            for c, candidate in enumerate(candidates):
+                rounds = _best_round(folds[c])
+                learned, judged = pairs[c]
+                final = candidate.model.fit(
+                    learned, None, target, Training(how.seed, how.threads, rounds)
+                )
+                pairs[c] = (judged, judged)  # the training matrix is not needed any more
+                del learned
+                trained.outcomes[candidate.name] = Outcome(
+                    candidate, fitted[c][0], final,
+                    predict_chunks(final, judged) if split.holdout else None,
+                    _out_of_fold(trained, folds[c], matrices[c], rounds) if folds[c] else None,
+                    [f.curve for f in folds[c] if f.curve], rounds,
+                )
+                advance(1)
+
+
+def _best_round(folds: Sequence[FittedModel]) -> int | None:
+    """The round at which the mean validation loss of all folds is least.
+
+    One number chosen on all folds together: the folds' own predictions stay honest, which
+    they would not be if each fold stopped where its own validation rows like it best.
+    """
+    curves = [f.curve["valid"] for f in folds if f.curve]
+    if not curves or len(curves) < len(folds):
+        return None
+    shortest = min(len(c) for c in curves)
+    return int(np.argmin(np.mean([c[:shortest] for c in curves], axis=0))) + 1
+
+
+def _out_of_fold(
+    trained: Trained, folds: Sequence[FittedModel], matrices: Sequence[Matrix], rounds: int | None
+) -> np.ndarray:
+    """Predictions for every row that a fold judged, in row order."""
+    number = trained.fold_of_rows()
+    out: np.ndarray | None = None
+    for k, (model, judged) in enumerate(zip(folds, matrices, strict=True)):
+        scores = predict_chunks(model, judged, rounds)
+        if out is None:
+            out = np.empty((len(number), *scores.shape[1:]))
+        out[number == k] = scores
+    assert out is not None
+    return out
+
+
+def predict_chunks(model: FittedModel, rows: Matrix, rounds: int | None = None) -> np.ndarray:
+    """A model's predictions for a matrix, on the host."""
+    return np.concatenate([np.asarray(model.predict(c, rounds)) for c in rows.chunks])
+
+
+def _matrices(
+    trained: Trained, candidates: Sequence[Candidate], fitted: Sequence[Fitted],
+    train_buckets: Sequence[int], judged_buckets: Sequence[int],
+) -> list[tuple[Matrix, Matrix]]:
+    """For each candidate its training matrix and the judged one, in one pass over the table."""
+    rowed = trained.rowed
+    columns = list(dict.fromkeys(c for candidate in candidates for c in candidate.graph.raw))
+    share = [_sample_share(trained, c.limit, train_buckets) for c in candidates]
+
+    def part(index: int) -> list[tuple[list[Any], list[Any]]]:
+        rows = rowed.rows[index]
+        learned = np.isin(rows.bucket, list(train_buckets))
+        judged = np.isin(rows.bucket, list(judged_buckets))
+        sampled = [learned & _sampled(trained, index, s) for s in share]
+        out: list[tuple[list[Any], list[Any]]] = [([], []) for _ in candidates]
+        for batch, where in rowed.batches(index, columns):
+            for c, candidate in enumerate(candidates):
+                values = matrix(candidate.graph, fitted[c], batch)
+                for side, mask in zip(out[c], (sampled[c][where], judged[where]), strict=True):
+                    side.append(values if mask.all() else values[mask])
+        return out
+
+    parts = dict(rowed.engine.map(part, range(len(rowed.rows))))
+    made = []
+    for c, candidate in enumerate(candidates):
+        names = feature_names(candidate.graph, fitted[c])
+        sides = []
+        for side in (0, 1):
+            chunks = tuple(x for i in sorted(parts) for x in parts[i][c][side] if len(x))
+            buckets = train_buckets if side == 0 else judged_buckets
+            target, weight = _rows_of(trained, buckets, share[c] if side == 0 else 1.0)
+            sides.append(Matrix(chunks, target, weight, tuple(n for n, _ in names),
+                                tuple(k for _, k in names)))
+        made.append((sides[0], sides[1]))
+    return made
+
+
+def _sample_share(trained: Trained, limit: int | None, buckets: Sequence[int]) -> float:
+    n = sum(int(np.isin(r.bucket, list(buckets)).sum()) for r in trained.rowed.rows)
+    return 1.0 if limit is None or n <= limit else limit / n
+
+
+def _sampled(trained: Trained, index: int, share: float) -> np.ndarray:
+    """Which rows of a part are in the sample: a function of their key hash alone."""
+    key = trained.profile.facts[index].key
+    if share >= 1:
+        return np.ones(len(key), bool)
+    return (mix64(key ^ np.uint64(0x5851F42D4C957F2D), np) >> np.uint64(32)) < share * 2**32
+
+
+def _rows_of(
+    trained: Trained, buckets: Sequence[int], share: float
+) -> tuple[np.ndarray, np.ndarray | None]:
+    targets, weights = [], []
+    for i, r in enumerate(trained.rowed.rows):
+        mask = np.isin(r.bucket, list(buckets)) & _sampled(trained, i, share)
+        assert r.target is not None
+        targets.append(r.target[mask])
+        if r.weight is not None:
+            weights.append(r.weight[mask])
+    return np.concatenate(targets), np.concatenate(weights) if weights else None
+
+
+def _graph(
+    config: PipelineConfig, own: list[Step] | None, features: Sequence[Feature],
+    profile: Profile, model: Model, target: Target,
+) -> Graph:
+    steps = own if own is not None else default_steps(features, profile, model.needs)
+    return bind_features(config, features, steps, target, profile.constant())
+
+
+def _model(config: PipelineConfig, kind: str, params: dict[str, Any]) -> Model:
+    try:
+        return model_of(kind, params)
+    except ConfigError as error:
+        raise config.fault(("model",), error.message, error.hint) from None
