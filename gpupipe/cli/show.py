@@ -23,7 +23,9 @@ def trained(run: Path) -> Path:
         return run
     runs = run.parent if run.parent.is_dir() else Path("runs")
     known = sorted(p.name for p in runs.glob("*/") if not p.name.startswith("."))
-    hint = f"in {runs}: {', '.join(known[-5:])}" if known else "`gpupipe run pipeline.yaml` makes one"
+    hint = "`gpupipe run pipeline.yaml` makes one"
+    if known:
+        hint = f"in {runs} there are {', '.join(known[-5:])}"
     raise ConfigError("there is no such run", where=str(run), hint=hint)
 
 

@@ -1,0 +1,310 @@
+"""What `gpupipe init` does: look at a table, say what is odd about it, propose a pipeline file.
+
+`columns` scans, `relations` compares, `target` proposes what to predict, `write` puts it on
+paper. Nothing is decided behind the user's back: only IDs and constants are dropped, by name
+and with the reason beside; a suspected leak is named and left for the user to judge.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from gpupipe.console import Progress, quiet
+from gpupipe.data.dataset import Dataset
+from gpupipe.data.ingest import ingest
+from gpupipe.errors import ConfigError
+from gpupipe.inspect.columns import Column, looks_like_id, scan
+from gpupipe.inspect.relations import (
+    Side,
+    linear_sum,
+    out_of_order,
+    power,
+    same_information,
+    sentinel,
+)
+from gpupipe.inspect.target import Proposed, propose_target
+
+Kind = Literal[
+    "note", "id", "constant", "duplicate", "leak", "strong", "code", "sentinel", "text", "split",
+]
+
+LEAK = 0.98
+"""A single column that predicts this well (AUC, R squared) is suspected to be a leak."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something about columns that the user should know."""
+
+    kind: Kind
+    columns: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was seen in a table, and what is proposed for it."""
+
+    source: str
+    rows: int
+    columns: tuple[Column, ...]
+    target: Proposed
+    group: str | None
+    time: str | None
+    remarks: tuple[Remark, ...]
+
+    def drops(self) -> list[Column]:
+        """The columns to leave out: what names rows, and what never varies."""
+        return [
+            c for c in self.columns
+            if c.role in ("id", "constant") and c.name not in (self.target.name, self.time)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source, "rows": self.rows,
+            "columns": [c.to_json() for c in self.columns],
+            "target": {
+                "name": self.target.name, "task": self.target.task,
+                "positive": self.target.positive,
+            },
+            "drop": [c.name for c in self.drops()],
+            "group": self.group, "time": self.time,
+            "remarks": [
+                {"kind": r.kind, "columns": list(r.columns), "text": r.text} for r in self.remarks
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An inspection and the pipeline file that was written from it."""
+
+    inspection: Inspection
+    output: Path
+
+    def to_json(self) -> dict[str, Any]:
+        return {"output": str(self.output), **self.inspection.to_json()}
+
+
+def propose(
+    source: str, target: str | None, output: Path, *, force: bool = False,
+    progress: Progress | None = None,
+) -> Proposal:
+    """Look at ``source`` and write a pipeline file for it to ``output``.
+
+    Raises ConfigError where ``output`` is there (and not ``force``), and where no target is
+    given and none stands out; DataError where the source cannot be read.
+    """
+    from gpupipe.inspect.write import write_pipeline
+
+    if output.exists() and not force:
+        raise ConfigError(
+            "this file is there already", where=str(output),
+            hint="--force overwrites it, --output names another",
+        )
+    if not output.parent.is_dir():
+        raise ConfigError("there is no such folder", where=str(output.parent))
+    with tempfile.TemporaryDirectory(prefix="gpupipe-init-") as cache:
+        with _reading(progress) as report:
+            dataset = ingest(source, cache=Path(cache), progress=report)
+        inspection = inspect(dataset, target, progress=progress)
+    write_pipeline(inspection, source, output)
+    return Proposal(inspection, output)
+
+
+def inspect(
+    dataset: Dataset, target: str | None = None, *, progress: Progress | None = None
+) -> Inspection:
+    """Look at every column of ``dataset`` (one scan, bounded memory) and at how they relate
+    (a sample of at most 100,000 rows).
+
+    Raises ConfigError where ``target`` is no column, or is None and none stands out.
+    """
+    columns, sample = scan(dataset, progress)
+    proposed = propose_target(dataset, columns, target)
+    with quiet(progress).stage("compare", total=len(columns), unit="columns") as stage:
+        sides = {c.name: Side.of(sample.column(c.name)) for c in columns}
+        judged = sides.pop(proposed.name)
+        remarks = [
+            *(Remark("note", (), note) for note in dataset.notes),
+            *_own(columns, proposed),
+            *_nulls(sample, columns, proposed),
+        ]
+        kept = {
+            c.name: sides[c.name] for c in columns
+            if c.name in sides and c.role not in ("id", "constant")
+        }
+        remarks += _powers(kept, judged, proposed, stage.advance)
+        remarks += _sums(kept, judged, proposed, remarks)
+        remarks += _alike(kept)
+        remarks += _values(kept, columns, judged, proposed)
+    group, time = _group(columns, proposed.name), _time(columns, proposed.name)
+    remarks += _splits(group, time)
+    return Inspection(
+        dataset.source, dataset.rows, columns, proposed, group, time, tuple(remarks)
+    )
+
+
+def _own(columns: tuple[Column, ...], target: Proposed) -> Iterator[Remark]:
+    """What is odd about a column by itself."""
+    for c in columns:
+        if c.name == target.name:
+            continue
+        if c.role == "constant":
+            yield Remark("constant", (c.name,), f"{c.name!r} is {c.why}")
+        elif c.role == "id":
+            yield Remark("id", (c.name,), f"{c.name!r}: {c.why}")
+        elif c.role == "text":
+            yield Remark(
+                "text", (c.name,), f"{c.name!r} is free text ({c.distinct_text} distinct)"
+            )
+
+
+def _nulls(
+    sample: pa.Table, columns: tuple[Column, ...], target: Proposed
+) -> Iterator[Remark]:
+    """The target's own gaps, and columns that are missing exactly where it is."""
+    gaps = sample.column(target.name).is_null()
+    count = gaps.to_pylist().count(True)
+    if not count:
+        return
+    share = count / sample.num_rows
+    yield Remark("note", (target.name,), f"the target {target.name!r} is missing in {share:.1%}")
+    if count < 10:
+        return
+    for c in columns:
+        if c.nulls and c.name != target.name and c.role != "constant":
+            here = sample.column(c.name).is_null()
+            if here.equals(gaps):
+                yield Remark("leak", (c.name,), (
+                    f"{c.name!r} is missing exactly where {target.name!r} is: both are known "
+                    "only afterwards?"
+                ))
+
+
+def _powers(
+    sides: dict[str, Side], judged: Side, target: Proposed, advance: Any
+) -> list[Remark]:
+    regression = target.task == "regression"
+    measure = "R2" if regression else "AUC"
+    found = []
+    for name, side in sides.items():
+        found.append((power(side, judged, regression), name))
+        advance(1)
+    found.sort(reverse=True)
+    remarks = [
+        Remark("leak", (name,), (
+            f"{name!r} alone predicts {target.name!r} almost perfectly ({measure} {value:.3f})"
+        )) for value, name in found if value > LEAK
+    ]
+    strong = 0.6 if regression else 0.8
+    return remarks + [
+        Remark("strong", (name,), (
+            f"{name!r} alone predicts {target.name!r} well ({measure} {value:.2f}): is it known "
+            "at the time of predicting?"
+        )) for value, name in found[:5] if strong < value <= LEAK
+    ]
+
+
+def _sums(
+    sides: dict[str, Side], judged: Side, target: Proposed, before: list[Remark]
+) -> Iterator[Remark]:
+    if target.task != "regression" or judged.numbers is None:
+        return
+    known = {name for r in before if r.kind == "leak" for name in r.columns}
+    found = linear_sum({n: s for n, s in sides.items() if n not in known}, judged.numbers)
+    if found:
+        names, share = found
+        yield Remark("leak", tuple(names), (
+            f"{target.name!r} is nearly a weighted sum of {', '.join(map(repr, names))} "
+            f"(R2 {share:.4f})"
+        ))
+
+
+def _alike(sides: dict[str, Side]) -> Iterator[Remark]:
+    for first, second, equal in same_information(sides):
+        how = "equals" if equal else "goes one to one with"
+        yield Remark("duplicate", (first, second), f"{second!r} {how} {first!r}")
+
+
+def _values(
+    sides: dict[str, Side], columns: tuple[Column, ...], judged: Side, target: Proposed
+) -> Iterator[Remark]:
+    """Numbers that stand for something else."""
+    for c in columns:
+        if c.name not in sides or c.role != "numeric":
+            continue
+        odd = sentinel(sides[c.name])
+        if odd:
+            yield Remark("sentinel", (c.name,), (
+                f"{c.name!r} is {odd[0]:g} in {_percent(odd[1])} of rows, apart from all other "
+                "values: does it mean missing?"
+            ))
+        if c.dtype != "int64":
+            continue
+        few = c.distinct is not None and 3 <= c.distinct <= 1000
+        named = looks_like_id(c.name) or c.name.lower().endswith(("code", "type", "zip", "zone"))
+        if few and (named or out_of_order(sides[c.name], judged, target.task == "regression")):
+            yield Remark("code", (c.name,), (
+                f"{c.name!r} holds {c.distinct} numbers that look like codes: "
+                f"data.types: {{{c.name}: string}} would treat them as categories"
+            ))
+
+
+def _splits(group: str | None, time: str | None) -> Iterator[Remark]:
+    if time:
+        yield Remark("split", (time,), (
+            f"the rows are in the order of {time!r}: to predict the future, split.time: {time}"
+        ))
+    if group:
+        yield Remark("split", (group,), (
+            f"{group!r} names things that come back in several rows: to predict for new ones, "
+            f"split.group: {group}"
+        ))
+
+
+def _group(columns: tuple[Column, ...], target: str) -> str | None:
+    """The column that looks like an entity's name and repeats: 2 to 1,000 rows each."""
+    for c in columns:
+        if c.name == target or c.role == "id" or not looks_like_id(c.name):
+            continue
+        if c.distinct and c.distinct >= 20 and 2 <= (c.rows - c.nulls) / c.distinct <= 1_000:
+            return c.name
+    return None
+
+
+def _time(columns: tuple[Column, ...], target: str) -> str | None:
+    """The timestamp (or a number called like one) that rises from row to row."""
+    for c in columns:
+        timely = c.role == "datetime" or c.name.lower() in ("time", "timestamp", "date", "day")
+        if timely and c.ordered and c.name != target and c.dtype != "string":
+            return c.name
+    return None
+
+
+def _percent(share: float) -> str:
+    digits = max(1, 1 - math.floor(math.log10(share * 100))) if share > 0 else 1
+    return f"{share * 100:.{min(digits, 4)}f} %"
+
+
+@contextmanager
+def _reading(progress: Progress | None) -> Iterator[Any]:
+    """Ingest's callback (bytes done, bytes in all, what) as one stage."""
+    with quiet(progress).stage("read", unit="bytes") as stage:
+        done = 0
+
+        def report(now: int, total: int, what: str) -> None:
+            nonlocal done
+            stage.advance(max(0, now - done))
+            done = now
+
+        yield report
