@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -76,13 +76,18 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         if folder.exists() and not _whole(folder):
-            folder.rename(temporary.with_name(temporary.name + "-damaged"))
-            shutil.rmtree(temporary.with_name(temporary.name + "-damaged"), ignore_errors=True)
+            aside = temporary.with_name(temporary.name + "-damaged")
+            with suppress(OSError):  # another process may have done so just now
+                folder.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
         try:
             temporary.rename(folder)
         except OSError:
             if not _whole(folder):
                 raise
+    except OSError as error:
+        raise DataError(f"the cache cannot be written: {error.strerror or error}",
+                        where=str(folder.parent), hint="is the disk full?") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -137,6 +142,7 @@ def write_parts(
 def write_meta(folder: Path, schema: Schema, parts: dict[str, int], notes: Sequence[str],
                bad: Sequence[BadRow], digest: str, source: str) -> None:
     """Write ``quarantine.jsonl`` (where there are bad rows) and, last, ``meta.json``."""
+    bad = sorted(bad, key=lambda row: (row.file, row.line))
     if bad:
         with (folder / "quarantine.jsonl").open("w", encoding="utf-8") as file:
             for row in bad:

@@ -79,11 +79,10 @@ def _any_bool(values: pa.Array, form: str) -> pa.Array:
 
 def _number(values: pa.Array, dtype: DType) -> pa.Array:
     """Where every value is a number this is one cast; else the others become null."""
-    try:
-        if dtype != "int64":
-            return values.cast(pa.float64()).cast(ARROW_TYPES[dtype], safe=False)
-    except pa.ArrowInvalid:
-        pass
+    if dtype != "int64":
+        floats = timestamps.cast_all(values, pa.float64())
+        if floats is not None:
+            return floats.cast(ARROW_TYPES[dtype], safe=False)
     pattern = INTEGER if dtype == "int64" else NUMBER
     values = pc.if_else(pc.match_substring_regex(values, pattern), values, None)
     if dtype == "int64":
@@ -94,13 +93,10 @@ def _number(values: pa.Array, dtype: DType) -> pa.Array:
 
 
 def _int(values: pa.Array, form: str) -> pa.Array:
-    try:
-        integers = values.cast(pa.int64())
-        # Arrow reads 0x1F too; digits in, the same digits out, or the slow way.
-        if pc.all(pc.equal(integers.cast(pa.string()), values)).as_py() in (True, None):
-            return integers
-    except pa.ArrowInvalid:
-        pass
+    integers = timestamps.cast_all(values, pa.int64())
+    # Arrow reads 0x1F too; digits in, the same digits out, or the slow way.
+    if integers is not None and pc.all(pc.equal(integers.cast(pa.string()), values)).as_py():
+        return integers
     return _number(values, "int64")
 
 

@@ -8,10 +8,8 @@ before, by scans over the whole block; only lines that a scan points at are look
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -81,27 +79,34 @@ class RecordPatterns:
             + b + b"+"
         )
 
-    @cached_property
-    def beside(self) -> list[tuple[bytes, bytes]]:
-        """Blank next to delimiter or line end -> the same without the blank."""
-        pairs = []
-        for blank in self.blanks:
-            one = bytes([blank])
-            for edge in (self.delimiter, b"\n"):
-                pairs += [(one + edge, edge), (edge + one, edge)]
-            pairs.append((one + b"\r", b"\r"))
-        return pairs
-
     def stripped(self, data: bytes) -> bytes:
         """Without the blanks around unquoted fields; the lines stay the same."""
-        if self.quote not in data:
-            for found, instead in self.beside:
-                while found in data:
-                    data = data.replace(found, instead)
-            return data.strip(self.blanks)
-        if any(found in data for found, _ in self.beside) or data[:1] in (b" ", b"\t"):
+        if not self._has_blank_beside(data):
+            return data
+        if self.quote in data:
             return self.strip.sub(lambda m: m.group(1) or b"", data)
-        return data
+        for blank in self.blanks:
+            one = bytes([blank])
+            for edge in (self.delimiter, b"\n", b"\r"):
+                while one + edge in data:
+                    data = data.replace(one + edge, edge)
+                while edge + one in data and edge != b"\r":
+                    data = data.replace(edge + one, edge)
+        return data.strip(self.blanks)
+
+    def _has_blank_beside(self, data: bytes) -> bool:
+        """Whether a blank stands beside a delimiter or a line's end (quotes not looked at)."""
+        text = np.frombuffer(data, np.uint8)
+        spots = np.flatnonzero(text == 32)
+        if b"\t" in self.blanks and b"\t" in data:
+            spots = np.flatnonzero((text == 32) | (text == 9))
+        if not len(spots):
+            return False
+        if spots[0] == 0 or spots[-1] == len(text) - 1:
+            return True
+        edges = np.zeros(256, bool)
+        edges[[self.delimiter[0], 10, 13]] = True
+        return bool(edges[text[spots - 1]].any() or edges[text[spots + 1]].any())
 
 
 def raw_blocks(
@@ -150,17 +155,18 @@ def _scan(
     used = int(ends[used_lines - 1]) if used_lines else 0
     starting, starts, ends = starting[:used_lines], starts[:used_lines], ends[:used_lines]
     blank_first = np.isin(text[starts], np.frombuffer(b"\n\r" + patterns.blanks, np.uint8))
-    for i in np.flatnonzero(blank_first & starting):
-        if not data[starts[i]:ends[i]].strip(b" \t\r\n" if b"\t" in patterns.blanks else b" \r\n"):
-            starting[i] = False
+    for spot in np.flatnonzero(blank_first & starting):
+        if not data[starts[spot]:ends[spot]].strip(patterns.blanks + b"\r\n"):
+            starting[spot] = False
     rows: list[BadRow] = []
     clean = data[:used]
     if any(i < used_lines for i in bad):
         pieces, position = [], 0
         for i in sorted(i for i in bad if i < used_lines):
-            start, end = int(starts[i]), int(ends[i])
-            while end < used and not _begins(starting, ends, end, bad):
-                end = int(ends[bisect_left(ends, end + 1)])
+            after = i + 1  # the lines up to here are this record's
+            while after < used_lines and not starting[after] and after not in bad:
+                after += 1
+            start, end = int(starts[i]), int(ends[after - 1])
             rows.append(BadRow(file, first_line + i, bad[i],
                                data[start:end].rstrip(b"\r\n").decode("utf-8", "replace")))
             pieces.append(data[position:start])
@@ -169,13 +175,6 @@ def _scan(
         clean = b"".join(pieces)
     lines = np.flatnonzero(starting).astype(np.int64) + first_line
     return RawBlock(patterns.stripped(clean), first_line, lines, tuple(rows)), used
-
-
-def _begins(starting: npt.NDArray[np.bool_], ends: npt.NDArray[np.intp], end: int,
-            bad: dict[int, str]) -> bool:
-    """Whether the line that starts where another ends is not the continuation of a record."""
-    i = bisect_left(ends, end) + 1
-    return i >= len(starting) or bool(starting[i]) or i in bad
 
 
 def _quotes(

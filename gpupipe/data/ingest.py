@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from gpupipe.data import cache as store
 from gpupipe.data.casts import pinned_type
@@ -26,7 +27,6 @@ from gpupipe.data.text import (
     decide_types,
     read_delimited,
     refuse_bad,
-    spill_folder,
     typed_tables,
 )
 from gpupipe.errors import ConfigError, DataError, did_you_mean
@@ -76,7 +76,7 @@ def ingest(
         pinned_type(word, where=f"data.types.{name}")
     options = TextOptions(
         MISSING if missing is None else tuple(dict.fromkeys(map(str, missing))),
-        {k: v for k, v in (types or {}).items() if k not in drop}, tuple(drop), delimiter,
+        {k: v for k, v in (types or {}).items() if k not in drop}, tuple(drop), {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter),
         encoding, header, max_bad_share,
     )
     if hasattr(source, "__arrow_c_stream__"):
@@ -106,7 +106,7 @@ def ingest(
 
 def _from_text(kind: str, files: Sequence[SourceFile], options: TextOptions, folder: Path,
                digest: str, shown: str, report: _Report) -> None:
-    with spill_folder() as spill:
+    with TemporaryDirectory(prefix=".spill-", dir=folder.parent) as spill:
         table = TextTable(Path(spill), options)
         read = read_json if kind == "json" else read_delimited
         read(files, options, table, report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -51,22 +52,21 @@ def read_json(
             _collect(rows, file, options, table)
     if not table.rows and not table.bad:
         raise DataError("there is not one record", where=str(files[0].path))
-    check_columns(list(table.kinds), options, str(files[0].path))
+    where = str(files[0].path)
+    check_columns(list(table.kinds), options, where)
+    if not table.kinds and table.rows:
+        raise DataError("the records have no keys", where=where)
 
 
 def _lines(chunks: Iterator[bytes], where: str) -> Rows:
     number, carry = 0, b""
-    for chunk in (*_parts(chunks), b"\n"):
+    for chunk in chain(chunks, [b"\n"]):
         lines = (carry + chunk).split(b"\n")
         carry = lines.pop()
         for line in lines:
             number += 1
             if line.strip():
                 yield number, _record(line.decode(), number, where)
-
-
-def _parts(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    yield from chunks
 
 
 def _record(text: str, line: int, where: str) -> dict[str, Any] | BadRow:
@@ -124,9 +124,7 @@ def _collect(rows: Rows, file: SourceFile, options: TextOptions, table: TextTabl
                                 where=where)
             table.kinds[name] = "text"
             columns[name] = pa.repeat(pa.scalar(value, pa.string()), len(records))
-        if not columns:
-            columns = {}
-        block = pa.Table.from_pydict(columns) if columns else pa.table({})
+        block = pa.table(columns)
         if records or bad:
             table.add(TextBlock(block, np.array(lines, np.int64), tuple(bad)), where)
         records.clear()

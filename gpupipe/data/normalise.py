@@ -65,20 +65,17 @@ def _column(column: pa.ChunkedArray, name: str, dtype: DType, where: str) -> pa.
             ticks = column.cast(pa.int64()).cast(pa.float64())
             return pc.divide(ticks, {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[source.unit])
         if pa.types.is_time(source):
-            if source.bit_width == 32:
-                ticks = column.cast(pa.int32())
-            else:
-                ticks = column.cast(pa.int64())
+            ticks = column.cast(pa.int32() if source.bit_width == 32 else pa.int64())
             per_second = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[source.unit]
             return pc.divide(ticks.cast(pa.float64()), per_second)
         if pa.types.is_timestamp(source) and dtype == "timestamp":
             # An aware timestamp is stored as UTC ticks; dropping the zone keeps the instant.
             utc = column.cast(pa.timestamp("us", source.tz), safe=False)
             return utc.cast(target, safe=False)
-        # Integers past 2^53 round to the nearest float, as NumPy does; text must parse whole.
-        safe = not (pa.types.is_integer(source) and pa.types.is_floating(target))
-        safe = safe and not pa.types.is_floating(source)
-        return column.cast(target, safe=safe)
+        # Integers past 2^53 round to the nearest float, as NumPy does, and so do floats that get
+        # narrower; whatever else would lose something is an error.
+        numbers = pa.types.is_integer(source) or pa.types.is_floating(source)
+        return column.cast(target, safe=not (numbers and pa.types.is_floating(target)))
     except pa.ArrowInvalid as error:
         raise DataError(
             f"column {name!r}: a value of type {source} does not fit {dtype}: {error}",

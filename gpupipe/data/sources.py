@@ -82,13 +82,14 @@ def resolve(source: object) -> list[SourceFile]:
             if not path.is_file():
                 raise DataError("this is not a regular file", where=str(path))
             return [SourceFile(path)]
-    matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []
+    pattern = str(path)
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute or not
     if matches:
         return [f for m in matches for f in ([SourceFile(Path(m), _hive(Path(m), Path()))]
                 if not Path(m).is_dir() else _folder(Path(m)))]
     near = _similar_name(path)
     raise DataError(
-        "no file matches this pattern" if glob.has_magic(str(path)) else "there is no such file",
+        "no file matches this pattern" if glob.has_magic(pattern) else "there is no such file",
         where=str(path), hint=f"did you mean {near!r}?" if near else "check data.source",
     )
 
@@ -102,7 +103,8 @@ def _similar_name(path: Path) -> str | None:
 
 
 def _folder(folder: Path) -> list[SourceFile]:
-    found, others = [], []
+    found: list[Path] = []
+    others: list[Path] = []
     for path in sorted(folder.rglob("*")):
         hidden = any(p.startswith((".", "_")) for p in path.relative_to(folder).parts)
         if hidden or not path.is_file():

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gpupipe.data.casts import pinned_type
+from gpupipe.data.casts import pinned_type, typed_column
 from gpupipe.data.dataset import Dataset, memory_dataset, parquet_dataset
+from gpupipe.data.infer import Tally, Verdict
 from gpupipe.data.normalise import logical_type, normalise
-from gpupipe.data.schema import DType, Schema
+from gpupipe.data.schema import ARROW_TYPES, DType, Schema
 from gpupipe.data.sources import CHUNK, SourceFile, reading
 from gpupipe.data.text import TextOptions, check_columns
 from gpupipe.errors import DataError
@@ -86,21 +87,21 @@ def read_parquet(
             schemas.append(pq.read_schema(file.path))
     keys = _partition_keys(files)
     values = [dict(f.constants) for f in files]
-    constants, folder_types = _typed_constants(keys, values, options)
+    constants, folder_types, notes = _typed_constants(keys, values, options)
     for key in keys:
         if key in schemas[0].names:
             raise DataError(f"column {key!r} is both in the file and in its folder's name",
                             where=str(files[0].path))
     whole = schemas[0]
     for key, dtype in folder_types.items():
-        whole = whole.append(pa.field(key, {"int64": pa.int64(), "string": pa.string()}[dtype]))
+        whole = whole.append(pa.field(key, ARROW_TYPES[dtype]))
     schema = typed_schema(whole, options, str(files[0].path))
     for file, own in zip(files[1:], schemas[1:], strict=True):
         _check_same(schemas[0], own, options, str(file.path), files[0].path)
     kept = [{k: v for k, v in row.items() if k in schema} for row in constants]
     digest = _parquet_digest(files, options, tick)
     dataset = parquet_dataset([f.path for f in files], schema, digest, source,
-                              _notes(whole, schema), constants=kept)
+                              (*_notes(whole, schema), *notes), constants=kept)
     if not dataset.rows:
         raise DataError("the table has no rows", where=str(files[0].path))
     return dataset
@@ -118,22 +119,29 @@ def _partition_keys(files: Sequence[SourceFile]) -> list[str]:
 
 def _typed_constants(
     keys: list[str], rows: list[dict[str, str | None]], options: TextOptions,
-) -> tuple[list[dict[str, object]], dict[str, str]]:
-    """Partition values: int64 where all of a key's are whole numbers as Python writes them."""
+) -> tuple[list[dict[str, object]], dict[str, DType], list[str]]:
+    """Partition values, typed by the rules for text columns; each key's type; and notes."""
     typed: list[dict[str, object]] = [{} for _ in rows]
-    dtypes = {}
+    dtypes: dict[str, DType] = {}
+    notes: list[str] = []
+    missing = pa.array(options.missing, pa.string())
     for key in keys:
-        if key in options.drop:
-            dtypes[key] = "string"
-            continue
-        texts = [row[key] for row in rows]
-        known = [t for t in texts if t is not None]
-        whole = bool(known) and all(t.lstrip("-").isdecimal() and str(int(t)) == t for t in known)
-        whole = whole and pinned_type(options.types.get(key, "int64")) != "string"
-        dtypes[key] = "int64" if whole else "string"
-        for row, text in zip(typed, texts, strict=True):
-            row[key] = int(text) if whole and text is not None else text
-    return typed, dtypes
+        texts = pa.array([row[key] for row in rows], pa.string())
+        tally = Tally("text", 0)
+        tally.add(texts, missing)
+        verdict = tally.verdict(key, 0)
+        if key in options.types:
+            verdict = Verdict(pinned_type(options.types[key]))
+        values, bad = typed_column(texts, missing, verdict.dtype, verdict.form,
+                                   key in options.types)
+        if bad is not None:
+            raise DataError(f"the partition {key}={texts.filter(bad)[0]} is no {verdict.dtype}",
+                            hint=f"set data.types: {{{key}: string}}")
+        dtypes[key] = verdict.dtype
+        notes += [verdict.note] if verdict.note and key not in options.drop else []
+        for row, value in zip(typed, values.to_pylist(), strict=True):
+            row[key] = value
+    return typed, dtypes, notes
 
 
 def _check_same(first: pa.Schema, own: pa.Schema, options: TextOptions, where: str,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -85,8 +84,8 @@ class TextTable:
             with reading(table), pa.ipc.new_stream(str(table), block.table.schema,
                                                    options=options) as out:
                 out.write_table(block.table)
-        self.blocks.append(StoredBlock(table, block.table.num_rows, file, block.lines))
-        self.rows += block.table.num_rows
+        self.blocks.append(StoredBlock(table, len(block.lines), file, block.lines))
+        self.rows += len(block.lines)
         self.bad += block.bad
         if len(self.bad) > max(1000, self.rows):
             refuse_bad(self.bad, self.rows, self._options.max_bad_share)
@@ -99,6 +98,7 @@ class TextTable:
 
 def refuse_bad(bad: Sequence[BadRow], good: int, share: float) -> None:
     """The DataError of a table with too many bad rows."""
+    bad = sorted(bad, key=lambda row: (row.file, row.line))
     shown = "\n".join(
         f"  {row.file}:{row.line}: " + (f"column {row.column!r}: " if row.column else "")
         + row.reason for row in bad[:5]
@@ -340,6 +340,3 @@ def _failure(strings: pa.Table, row: int, name: str, verdict: Verdict, stored: S
     return BadRow(stored.file, int(stored.lines[row]), f"{values[name]!r} is not {expected}",
                   ",".join("" if v is None else str(v) for v in values.values()), name)
 
-
-def spill_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="gpupipe-")

@@ -30,13 +30,24 @@ _SECOND = 1_000_000
 _US, _UTC = pa.timestamp("us"), pa.timestamp("us", "UTC")
 
 
+def cast_all(values: pa.Array, arrow: pa.DataType) -> pa.Array | None:
+    """The values cast, or None where one of them cannot be.
+
+    The first few are tried alone: a cast that fails makes an error message for each value.
+    """
+    try:
+        values.slice(0, 64).cast(arrow)
+        return values.cast(arrow)
+    except pa.ArrowInvalid:
+        return None
+
+
 def iso_fast(values: pa.Array) -> tuple[pa.Array, bool] | None:
     """All values as ``timestamp[us]`` in UTC and whether they had offsets; None if not plain."""
     for arrow, aware in ((_US, False), (_UTC, True)):
-        try:
-            return values.cast(arrow).cast(_US), aware
-        except pa.ArrowInvalid:
-            continue
+        stamps = cast_all(values, arrow)
+        if stamps is not None:
+            return stamps.cast(_US), aware
     return None
 
 
