@@ -163,7 +163,8 @@ _EXPECTED = {
     "greater_than_equal": "at least {ge}", "greater_than": "more than {gt}",
     "less_than_equal": "at most {le}", "less_than": "less than {lt}",
     "too_short": "at least {min_length} of them", "too_long": "at most {max_length} of them",
-    "string_too_short": "text", "string_pattern_mismatch": "text that fits {pattern}", "string_too_long": "text of at most {max_length} characters",
+    "string_too_short": "text", "string_pattern_mismatch": "text that fits {pattern}",
+    "string_too_long": "text of at most {max_length} characters",
 }
 
 

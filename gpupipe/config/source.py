@@ -193,6 +193,8 @@ _EXPLAINED = (
      "put the value in quotes"),
     (r"mapping values are not allowed", "a `:` where no key can stand",
      "check the indentation, or put a text that holds `: ` in quotes"),
+    (r"expected a comment or a line break|indentation indicator",
+     "`>` or `|` begins a block of text", 'a value that begins with it needs quotes: ">50K"'),
     (r"but found another document", "a second YAML document (after `---`)",
      "one pipeline, one file"),
     (r"found unexpected end of stream", "a quote that is never closed", "close the quote"),

@@ -27,6 +27,7 @@ from gpupipe.inspect.relations import (
     linear_sum,
     out_of_order,
     power,
+    repeated_rows,
     same_information,
     sentinel,
 )
@@ -138,6 +139,7 @@ def inspect(
             *(Remark("note", (), note) for note in dataset.notes),
             *_own(columns, proposed),
             *_nulls(sample, columns, proposed),
+            *_repeats([*sides.values(), judged]),
         ]
         kept = {
             c.name: sides[c.name] for c in columns
@@ -189,6 +191,14 @@ def _nulls(
                     f"{c.name!r} is missing exactly where {target.name!r} is: both are known "
                     "only afterwards?"
                 ))
+
+
+def _repeats(sides: list[Side]) -> Iterator[Remark]:
+    share = repeated_rows(sides)
+    if share > 0.01:
+        yield Remark("note", (), (
+            f"at least {_percent(share)} of rows repeat another; splits keep them together"
+        ))
 
 
 def _powers(

@@ -25,7 +25,8 @@ SAMPLE_ROWS, SAMPLE_CELLS = 100_000, 5_000_000
 Role = Literal["numeric", "categorical", "datetime", "boolean", "text", "id", "constant"]
 
 ID_WORD = re.compile(
-    r"(^|[_\-. ])(id|ids|uuid|guid|key|index|idx|pk|rowid|rownames|number|no|nr)$", re.IGNORECASE
+    r"(^|[_\-. ])((user|customer|client|account|session|order|item)?ids?|"
+    r"uuid|guid|key|index|idx|pk|rowid|rownames|number|no|nr)$", re.IGNORECASE
 )
 ID_CAMEL = re.compile(r"[a-z](ID|Id|UUID)$")
 BOOLEAN_PAIRS = (

@@ -67,7 +67,10 @@ def scalar(value: str | int | float | bool) -> str:
     """A value as YAML that reads back as the same value: plain where that is safe."""
     if not isinstance(value, str):
         return json.dumps(value)
-    quoted = json.dumps(value, ensure_ascii=not value.isprintable())
+    escaped = (
+        f"\\{ch}" if ch in '"\\' else ch if ch.isprintable() else f"\\U{ord(ch):08x}" for ch in value
+    )
+    quoted = '"' + "".join(escaped) + '"'
     safe = value.replace("_", "a").replace("-", "a").replace(".", "a").replace("/", "a")
     if not (safe.isascii() and safe.isalnum()) or value[0] in "-.":
         return quoted
