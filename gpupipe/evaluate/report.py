@@ -1,0 +1,375 @@
+"""The HTML report: one self-contained page from one JSON-able dict.
+
+`Report` is that dict. Every key is optional but ``name`` and ``task``: a section whose data are
+missing is left out. Text may be anything (it is escaped, isolated and cut to fit); numbers may be
+None, which is shown as a dash.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from gpupipe.evaluate.figures import figures
+from gpupipe.evaluate.metrics import DEFAULT_METRICS, METRICS, Task
+from gpupipe.evaluate.svg import short, spark
+from gpupipe.evaluate.text import CONTROL, name_tag, number, percent, score, seconds
+
+SHOWN_COLUMNS = 60
+SHOWN_FEATURES = 25
+
+
+class ScoreJson(TypedDict, total=False):
+    """`Score.to_json()`; ``note`` starts with "undefined" where value is None."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    note: str
+
+
+class Source(TypedDict, total=False):
+    path: str
+    rows: int
+    columns: int
+    fingerprint: str
+
+
+class Split(TypedDict, total=False):
+    by: str
+    train: int
+    holdout: int
+    folds: int
+
+
+class Plan(TypedDict, total=False):
+    device: str
+    engine: str
+    lines: list[str]
+
+
+class Timing(TypedDict, total=False):
+    stage: str
+    seconds: float
+    rows: int
+
+
+class Quarantine(TypedDict, total=False):
+    """``reasons``: {"reason", "count"}; ``examples``: {"line", "reason", "text"}."""
+
+    count: int
+    rows: int
+    share: float
+    path: str
+    reasons: list[dict[str, Any]]
+    examples: list[dict[str, Any]]
+
+
+class Histogram(TypedDict):
+    """``edges`` has one more than ``counts``; at most some 60 bins, best of equal width."""
+
+    edges: list[float]
+    counts: list[float]
+
+
+class Level(TypedDict):
+    value: str
+    count: int
+
+
+class Column(TypedDict, total=False):
+    """One column's profile. ``missing`` is a share; ``min`` ... may be numbers or text (dates)."""
+
+    name: str
+    dtype: str
+    role: str
+    missing: float
+    distinct: int
+    min: float | str
+    max: float | str
+    mean: float | str
+    median: float | str
+    histogram: Histogram
+    top: list[Level]
+    note: str
+
+
+Scores = dict[str, ScoreJson]
+
+
+class Scored(TypedDict, total=False):
+    """``baselines`` and ``differences`` (model minus baseline) are by the baseline's name."""
+
+    model: Scores
+    baselines: dict[str, Scores]
+    differences: dict[str, Scores]
+    rows: int
+
+
+class Metrics(TypedDict, total=False):
+    """``cross_validation`` scores the out-of-fold predictions; ``folds`` has one dict a fold."""
+
+    holdout: Scored
+    cross_validation: Scored
+    folds: list[dict[str, float | None]]
+
+
+class Importance(TypedDict, total=False):
+    feature: str
+    gain: float
+    share: float
+
+
+class Slices(TypedDict):
+    """``rows`` as from `slice_scores`."""
+
+    column: str
+    rows: list[dict[str, Any]]
+
+
+class Model(TypedDict, total=False):
+    kind: str
+    params: dict[str, Any]
+    rounds: int
+
+
+class Features(TypedDict, total=False):
+    """One step: the columns that it takes and those that it makes."""
+
+    step: str
+    columns_in: list[str]
+    columns_out: list[str]
+
+
+class Scan(TypedDict, total=False):
+    """One pass over the data: what learns in it."""
+
+    name: str
+    learns: list[str]
+    rows: int
+
+
+class Learning(TypedDict, total=False):
+    """``train`` and ``valid`` have one value a round; ``best`` counts rounds from 1."""
+
+    metric: str
+    train: list[float]
+    valid: list[float]
+    best: int
+
+
+class Report(TypedDict, total=False):
+    name: str
+    created: str
+    run_id: str
+    task: Task
+    target: str
+    classes: list[str]
+    headline: str
+    source: Source
+    split: Split
+    plan: Plan
+    timings: list[Timing]
+    warnings: list[str]
+    quarantine: Quarantine
+    profile: list[Column]
+    target_profile: Column
+    metrics: Metrics
+    curves: dict[str, Any]
+    importances: list[Importance]
+    slices: list[Slices]
+    model: Model
+    features: list[Features]
+    scans: list[Scan]
+    learning_curve: Learning
+    versions: dict[str, str]
+    seed: int
+
+
+def render_report(data: Report) -> str:
+    """The page. The metric named by ``headline`` (default: the task's first) leads it."""
+    html = _environment().get_template("report.html").render(view(data))
+    return CONTROL.sub("�", html).encode("utf-8", "replace").decode("utf-8")
+
+
+def view(data: Report) -> dict[str, Any]:
+    """What the template is given: the data, and the few things worked out from them."""
+    metrics = data.get("metrics") or {}
+    basis, label = (metrics.get("holdout") or {}), "holdout"
+    if not basis.get("model"):
+        basis, label = (metrics.get("cross_validation") or {}), "out-of-fold"
+    headline = data.get("headline") or DEFAULT_METRICS[data["task"]][0]
+    shown, rest = _columns(data)
+    importances = sorted(data.get("importances") or [], key=lambda i: -(i.get("share") or 0))
+    timings = data.get("timings") or []
+    return {
+        "r": data,
+        "hero": _comparison(data["task"], headline, basis) if basis.get("model") else None,
+        "basis": basis,
+        "basis_label": label,
+        "table": [_comparison(data["task"], name, basis) for name in basis.get("model") or {}],
+        "baselines": list(basis.get("baselines") or {}),
+        "cv": (metrics.get("cross_validation") or {}).get("model") or {},
+        "folds": _folds(data["task"], metrics.get("folds") or []),
+        "figures": figures(data.get("curves") or {}, data.get("learning_curve")),
+        "confusion": _confusion((data.get("curves") or {}).get("confusion")),
+        "columns": shown,
+        "other_columns": rest,
+        "importances": importances[:SHOWN_FEATURES],
+        "other_importances": importances[SHOWN_FEATURES:],
+        "total_seconds": sum(t.get("seconds") or 0 for t in timings),
+        "slices": [_slice(data["task"], s) for s in data.get("slices") or []],
+    }
+
+
+def _comparison(task: Task, name: str, basis: Scored) -> dict[str, Any]:
+    """One metric: the model and its baselines on one scale, as shares of the track's width."""
+    known = METRICS.get((task, name))
+    entries = [("model", (basis.get("model") or {}).get(name) or {})]
+    entries += [(b, s.get(name) or {}) for b, s in (basis.get("baselines") or {}).items()]
+    scale = _scale([score for _, score in entries])
+    differences = [
+        (b, s[name]) for b, s in (basis.get("differences") or {}).items()
+        if (s.get(name) or {}).get("value") is not None
+    ]
+    return {
+        "name": name,
+        "title": _title(task, name),
+        "better": None if known is None else "higher" if known.greater_is_better else "lower",
+        "model": entries[0][1],
+        "entries": [{"name": n, "score": s, "track": _track(s, scale)} for n, s in entries],
+        "differences": differences,
+    }
+
+
+def _title(task: Task, name: str) -> str:
+    known = METRICS.get((task, name))
+    return known.title if known else name.replace("_", " ")
+
+
+def _scale(scores: list[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """A range that shows the first score's interval: what is too far away is left outside."""
+    spans = [[v for v in (s.get("value"), s.get("low"), s.get("high"))
+              if v is not None and math.isfinite(v)] for s in scores]
+    spans = [span for span in spans if span]
+    if not spans:
+        return None
+    lead = spans[0]
+
+    def far(span: list[float]) -> float:
+        return max(abs(min(span) - lead[0]), abs(max(span) - lead[0]))
+
+    spans.sort(key=far)
+    while len(spans) > 2 and max(lead) - min(lead) < 0.06 * far(spans[-1]) > 0.09 * far(spans[-2]):
+        spans.pop()
+    low, high = min(map(min, spans)), max(map(max, spans))
+    room = (high - low) * 0.07 or abs(low) * 0.02 or 1.0
+    return low - room, high + room
+
+
+def _track(score: Mapping[str, Any], scale: tuple[float, float] | None) -> dict[str, Any] | None:
+    """Where a score lies on a track, in percent of its width; ``off`` if it lies outside."""
+    value = score.get("value")
+    if value is None or scale is None:
+        return None
+    if not scale[0] <= value <= scale[1]:
+        return {"off": "left" if value < scale[0] else "right"}
+
+    def at(v: float | None) -> float:
+        v = value if v is None else v
+        return min(max(round(100 * (v - scale[0]) / (scale[1] - scale[0]), 2), 0.0), 100.0)
+
+    low, high = at(score.get("low")), at(score.get("high"))
+    return {"at": at(value), "low": low, "width": round(max(high - low, 0), 2), "off": None}
+
+
+def _folds(task: Task, folds: list[dict[str, float | None]]) -> list[dict[str, Any]]:
+    names = dict.fromkeys(name for fold in folds for name in fold)
+    rows = []
+    for name in names:
+        values = [fold.get(name) for fold in folds]
+        known = [v for v in values if v is not None]
+        mean = sum(known) / len(known) if known else None
+        spread = None
+        if mean is not None and len(known) > 1:
+            spread = math.sqrt(sum((v - mean) ** 2 for v in known) / (len(known) - 1))
+        rows.append({"title": _title(task, name), "values": values, "mean": mean, "spread": spread})
+    return rows
+
+
+def _columns(data: Report) -> tuple[list[dict[str, Any]], list[Column]]:
+    """The columns that get a card, the most important ones where there are many, and the rest."""
+    profile = data.get("profile") or []
+    names = [str(c.get("name", "")) for c in profile]
+    share = dict.fromkeys(names, 0.0)
+    longest = sorted((n for n in share if n), key=len, reverse=True)
+    for one in data.get("importances") or []:
+        feature = str(one.get("feature", ""))
+        # A feature made from a column starts with its name ("sex_Male", "day__month").
+        owner = feature if feature in share else next(
+            (n for n in longest if feature.startswith(n)), None)
+        if owner is not None:
+            share[owner] += one.get("share") or 0
+    order = list(range(len(profile)))
+    if len(profile) > SHOWN_COLUMNS:
+        order.sort(key=lambda i: -share[names[i]])
+    kept = sorted(order[:SHOWN_COLUMNS]) if not any(share.values()) else order[:SHOWN_COLUMNS]
+    cards = [_card(profile[i], share[names[i]]) for i in kept]
+    chosen = set(kept)
+    return cards, [c for i, c in enumerate(profile) if i not in chosen]
+
+
+def _card(column: Column, share: float = 0.0) -> dict[str, Any]:
+    histogram, top = column.get("histogram"), column.get("top") or []
+    most = max((level["count"] for level in top), default=0) or 1
+    return {
+        "column": column,
+        "share": share,
+        "spark": spark(histogram["edges"], histogram["counts"], "distribution")
+        if histogram and histogram.get("counts") else None,
+        "ends": (histogram["edges"][0], histogram["edges"][-1]) if histogram else None,
+        "top": [{**level, "width": round(100 * level["count"] / most, 1)} for level in top[:5]],
+        "more": max(0, (column.get("distinct") or 0) - 5) if top else 0,
+    }
+
+
+def _confusion(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not data:
+        return None
+    rows = []
+    for name, counts in zip(data["classes"], data["counts"], strict=True):
+        total = sum(counts)
+        shares = [c / total if total else None for c in counts]
+        rows.append({"name": name, "total": total,
+                     "cells": list(zip(counts, shares, strict=True))})
+    return {"classes": data["classes"], "rows": rows, "dense": len(rows) > 10}
+
+
+def _slice(task: Task, data: Slices) -> dict[str, Any]:
+    rows = data["rows"]
+    names = list(rows[0]["scores"]) if rows else []
+    lead = names[0] if names else ""
+    scale = _scale([r["scores"].get(lead) or {} for r in rows])
+    return {
+        "column": data["column"],
+        "names": names,
+        "titles": [_title(task, n) for n in names],
+        "means": bool(rows) and "target_mean" in rows[0],
+        "rows": [{**r, "track": _track(r["scores"].get(lead) or {}, scale)} for r in rows],
+    }
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8"),
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=number, score=score, percent=percent, seconds=seconds, tag=name_tag, short=short,
+        card=_card,
+    )
+    return environment
