@@ -76,8 +76,8 @@ def ingest(
         pinned_type(word, where=f"data.types.{name}")
     options = TextOptions(
         MISSING if missing is None else tuple(dict.fromkeys(map(str, missing))),
-        {k: v for k, v in (types or {}).items() if k not in drop}, tuple(drop), {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter),
-        encoding, header, max_bad_share,
+        {k: v for k, v in (types or {}).items() if k not in drop}, tuple(drop),
+        {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter), encoding, header, max_bad_share,
     )
     if hasattr(source, "__arrow_c_stream__"):
         return read_memory(source, options)
