@@ -155,7 +155,7 @@ def test_column_names_that_yaml_would_bend_stay_names(write):
     ("data:\n  source: a: b\n", "2:12", "a `:` where no key can stand", "quotes"),
     ("data: {source: 'a, target: y}\n", "2:1", "never closed", None),
     ("data: {source: a, target: y\nname: x\n", "2:5", "a bracket that is never closed", None),
-    ("data:\n  positive: >50K\n", "2:14", "begins a block of text", "quotes"),
+    ("data:\n  positive: >50K\n", "2:15", "begins a block of text", "quotes"),
     ("data: {source: %a}\n", "1:16", "may not begin with this character", "quotes"),
     ("data: !!python/object/apply:os.system [id]\n", "1:7", "is refused", "delete the tag"),
     ("data: !!binary aGk=\n", "1:7", "is refused", None),

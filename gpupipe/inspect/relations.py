@@ -24,7 +24,7 @@ MISSING_WORDS = (-1, -9, -99, -999, -9999, 99, 999, 9999, 99999, 999999)
 @dataclass(frozen=True)
 class Side:
     """One column of the sample: a code for each distinct value (-1: null), and, for numbers
-    and times, the values as float64 (NaN: null)."""
+    and times, the values as float64 (NaN: null or not finite)."""
 
     codes: Codes
     distinct: int
@@ -41,6 +41,7 @@ class Side:
             ticks = pa.types.is_timestamp(column.type)
             plain = column.cast(pa.int64()) if ticks else column
             numbers = plain.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
+            numbers[~np.isfinite(numbers)] = np.nan
         return cls(codes, len(encoded.dictionary), numbers)
 
     def groups(self) -> Codes:

@@ -68,7 +68,8 @@ def scalar(value: str | int | float | bool) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
     escaped = (
-        f"\\{ch}" if ch in '"\\' else ch if ch.isprintable() else f"\\U{ord(ch):08x}" for ch in value
+        f"\\{ch}" if ch in '"\\' else ch if ch.isprintable() else f"\\U{ord(ch):08x}"
+        for ch in value
     )
     quoted = '"' + "".join(escaped) + '"'
     safe = value.replace("_", "a").replace("-", "a").replace(".", "a").replace("/", "a")
