@@ -1,0 +1,56 @@
+"""gpupipe: from raw tables to a trained, evaluated, portable model.
+
+>>> import gpupipe
+>>> result = gpupipe.run({"data": {"source": "adult.data", "target": "outcome"}})  # doctest: +SKIP
+>>> bundle = gpupipe.load(result.bundle)  # doctest: +SKIP
+>>> bundle.predict_proba(table)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpupipe.bundle import Bundle
+    from gpupipe.bundle import load as load
+    from gpupipe.config import PipelineConfig
+    from gpupipe.estimator import Pipeline as Pipeline
+    from gpupipe.workflow import RunResult
+
+__all__ = ["Bundle", "Pipeline", "load", "run"]
+
+_LAZY = {
+    "Bundle": "gpupipe.bundle", "load": "gpupipe.bundle", "Pipeline": "gpupipe.estimator",
+}
+
+
+def run(
+    config: PipelineConfig | Mapping[str, Any] | str | Path, data: object = None, *,
+    runs: str | Path = "runs", progress: Any = None,
+) -> RunResult:
+    """Run a pipeline: a pipeline file's path, a mapping like one, or a `PipelineConfig`.
+
+    Parameters
+    ----------
+    config : what to run.
+    data : a pandas, Polars or Arrow table to use instead of ``data.source``.
+    runs : the folder that holds the runs.
+    """
+    from gpupipe import workflow
+    from gpupipe.config import parse_config
+
+    if data is not None and isinstance(config, Mapping):
+        section = {"source": "a table in memory", **config.get("data", {})}
+        config = {**config, "data": section}
+    return workflow.run(parse_config(config), runs=Path(runs), source=data, progress=progress)
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `gpupipe --help` does not wait for libraries that it does not need.
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'gpupipe' has no attribute {name!r}")

@@ -7,12 +7,12 @@ order in which parts finish does not matter.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from gpupipe.engine.frames import Frames, PandasFrames
+from gpupipe.engine.machine import cores
 
 P = TypeVar("P")
 S = TypeVar("S")
@@ -30,7 +30,7 @@ class LocalEngine:
 
     def __init__(self, workers: int | None = None, batch_rows: int = 131_072) -> None:
         self.fx: Frames = PandasFrames()
-        self.workers = workers or available_cores()
+        self.workers = workers or cores()
         self.batch_rows = batch_rows
 
     def map(self, function: Callable[[P], S], parts: Sequence[P]) -> Iterator[tuple[int, S]]:
@@ -57,16 +57,3 @@ class LocalEngine:
             finally:
                 for future in running:
                     future.cancel()
-
-
-def available_cores() -> int:
-    """Cores that this process may use (affinity and container limits respected)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:  # noqa: PTH123
-            quota, period = file.read().split()
-        if quota != "max":
-            cores = min(cores, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores)

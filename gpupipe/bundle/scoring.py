@@ -1,0 +1,235 @@
+"""A loaded bundle: scores tables of any size, lists of records, or one record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpupipe.bundle.store import Contents, read
+from gpupipe.data.normalise import logical_type, normalise
+from gpupipe.data.schema import ARROW_TYPES, Schema
+from gpupipe.engine.frames import PandasFrames
+from gpupipe.errors import DataError, did_you_mean
+from gpupipe.steps.graph import Batch, feature_names, matrix
+
+BATCH_ROWS = 131_072
+SCORE_TOLERANCE = 1e-6
+"""How far a golden row's score may be off: trees add float32 numbers, in an order that a
+processor may choose. Features must agree to the bit."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained pipeline, ready to score.
+
+    Attributes
+    ----------
+    contents : schema, features, learned numbers and model.
+    path : the folder it came from.
+    """
+
+    contents: Contents
+    path: Path
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Name, task, target, classes, reader options and provenance."""
+        return self.contents.info
+
+    @property
+    def task(self) -> str:
+        """binary, multiclass or regression."""
+        return str(self.info["task"])
+
+    @property
+    def classes(self) -> list[str]:
+        """Labels in the order of the probabilities; empty for regression."""
+        return list(self.info["classes"])
+
+    @property
+    def schema(self) -> Schema:
+        """The columns that scoring needs, by name and type."""
+        return self.contents.schema
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The model's features, in order."""
+        return [n for n, _ in feature_names(self.contents.graph, self.contents.fitted)]
+
+    def features(self, table: Any) -> np.ndarray:
+        """The model's features: float32 ``[n, features]``."""
+        return np.concatenate([m for m in self._matrices(as_table(table))])
+
+    def predict_proba(self, table: Any) -> np.ndarray:
+        """Class probabilities, float64 ``[n, classes]`` in the order of `classes`."""
+        if self.task == "regression":
+            raise DataError("a regression bundle has no probabilities", hint="use predict")
+        scores = self.scores(table)
+        return np.column_stack([1 - scores, scores]) if scores.ndim == 1 else scores
+
+    def predict(self, table: Any) -> np.ndarray:
+        """Labels (text), or values (float64): ``[n]``."""
+        if self.task == "regression":
+            return self.scores(table)
+        return np.asarray(self.classes, dtype=object)[self.predict_proba(table).argmax(axis=1)]
+
+    def predict_one(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """One record's prediction: ``{"prediction", "probability" or "probabilities"}``."""
+        return self.predict_records([record])[0]
+
+    def predict_records(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Predictions of records: mappings from column name to value; null for missing."""
+        table = records_table(records, self.schema)
+        return self.described(self.scores(table))
+
+    def described(self, scores: np.ndarray) -> list[dict[str, Any]]:
+        """Scores as records."""
+        if self.task == "regression":
+            return [{"prediction": float(s)} for s in scores]
+        if scores.ndim == 1:
+            labels = [self.classes[int(s > 0.5)] for s in scores]
+            return [{"prediction": label, "probability": float(s)}
+                    for label, s in zip(labels, scores, strict=True)]
+        return [{"prediction": self.classes[int(s.argmax())],
+                 "probabilities": dict(zip(self.classes, map(float, s), strict=True))}
+                for s in scores]
+
+    def scores(self, table: Any) -> np.ndarray:
+        """P(positive) ``[n]``, probabilities ``[n, classes]`` or values ``[n]``."""
+        chunks = [np.asarray(self.contents.model.predict(m))
+                  for m in self._matrices(as_table(table))]
+        return np.concatenate(chunks)
+
+    def _matrices(self, table: pa.Table) -> Iterator[np.ndarray]:
+        table = self.typed(table)
+        fx = PandasFrames()
+        dtypes = {f.name: f.dtype for f in self.schema}
+        for start in range(0, max(table.num_rows, 1), BATCH_ROWS):
+            piece = table.slice(start, BATCH_ROWS)
+            batch = Batch(fx.frame(piece), dtypes, None, fx)
+            yield np.asarray(matrix(self.contents.graph, self.contents.fitted, batch))
+
+    def typed(self, table: pa.Table) -> pa.Table:
+        """The columns that scoring needs, in the bundle's types; others are ignored.
+
+        Raises DataError for a missing column, or a value that does not fit its type.
+        """
+        missing = [n for n in self.schema.names if n not in table.column_names]
+        if missing:
+            near = did_you_mean(missing[0], table.column_names)
+            raise DataError(
+                f"the data lacks {'column' if len(missing) == 1 else 'columns'} "
+                f"{', '.join(map(repr, missing))} that the model was trained on",
+                hint=f"did you rename {near!r}?" if near else None,
+            )
+        for field in self.schema:
+            found = table.schema.field(field.name).type
+            if logical_type(found) is None:
+                raise DataError(f"column {field.name!r} is {found}, expected {field.dtype}")
+        return normalise(table.select(self.schema.names), self.schema, {}, "the data")
+
+
+def load(path: str | Path) -> Bundle:
+    """The bundle in a folder, verified: hashes, and golden rows replayed.
+
+    ``path`` is a bundle folder, or a run folder that has one. Raises DataError where anything
+    is not as it was written.
+    """
+    folder = Path(path)
+    if (folder / "bundle").is_dir():
+        folder = folder / "bundle"
+    contents, golden = read(folder)
+    bundle = Bundle(contents, folder)
+    replay(bundle, golden)
+    return bundle
+
+
+def golden_rows(bundle: Bundle, table: pa.Table) -> dict[str, Any]:
+    """Raw rows with the features and scores that they give."""
+    typed = bundle.typed(table)
+    inputs = {f.name: _plain(typed.column(f.name), f.dtype) for f in bundle.schema}
+    features = bundle.features(table)
+    return {
+        "inputs": inputs,
+        "features": [[_bits(v) for v in row] for row in features],
+        "scores": np.asarray(bundle.scores(table)).tolist(),
+    }
+
+
+def replay(bundle: Bundle, golden: dict[str, Any]) -> None:
+    """Score the golden rows again. DataError where features or scores differ."""
+    try:
+        columns = [_restored(golden["inputs"][f.name], f.dtype) for f in bundle.schema]
+        table = pa.Table.from_arrays(columns, names=bundle.schema.names)
+        expected, scores = golden["features"], np.array(golden["scores"], np.float64)
+    except (KeyError, TypeError, ValueError, pa.ArrowInvalid) as error:
+        raise DataError(f"{bundle.path}: golden.json is malformed: {error}") from None
+    found = bundle.features(table)
+    for r, (row, wanted) in enumerate(zip(found, expected, strict=True)):
+        for c, (value, bits) in enumerate(zip(row, wanted, strict=True)):
+            if _bits(value) != bits:
+                raise DataError(
+                    f"{bundle.path}: golden row {r} gives another {bundle.feature_names[c]!r} "
+                    "than when the bundle was made",
+                    hint="the bundle and this version of gpupipe do not fit together",
+                )
+    off = np.abs(bundle.scores(table) - scores) / np.maximum(np.abs(scores), 1.0)
+    if off.size and off.max() > SCORE_TOLERANCE:
+        raise DataError(
+            f"{bundle.path}: golden rows score up to {off.max():.2g} off what they scored when "
+            "the bundle was made", hint="check the versions in bundle.json",
+        )
+
+
+def _bits(value: Any) -> str | None:
+    """A float32 in hexadecimal, exactly; None for NaN, whose bits carry no meaning."""
+    return None if np.isnan(value) else float(value).hex()
+
+
+def _plain(column: pa.ChunkedArray, dtype: str) -> list[Any]:
+    if dtype == "timestamp":
+        return list(column.cast(pa.int64()).to_pylist())
+    if dtype in ("float32", "float64"):
+        return [None if v is None or np.isnan(v) else float(v).hex() for v in column.to_pylist()]
+    return list(column.to_pylist())
+
+
+def _restored(values: list[Any], dtype: str) -> pa.Array:
+    if dtype == "timestamp":
+        return pa.array(values, pa.int64()).cast(pa.timestamp("us"))
+    if dtype in ("float32", "float64"):
+        values = [None if v is None else float.fromhex(v) for v in values]
+    return pa.array(values, ARROW_TYPES[dtype])
+
+
+def as_table(data: Any) -> pa.Table:
+    """Anything that speaks Arrow (pandas, Polars, DuckDB, PyArrow) as an Arrow table."""
+    if isinstance(data, pa.Table):
+        return data
+    if isinstance(data, pa.RecordBatch):
+        return pa.Table.from_batches([data])
+    if hasattr(data, "__arrow_c_stream__"):
+        return pa.table(data)
+    raise DataError(f"expected a table, found a {type(data).__name__}",
+                    hint="pass a pandas, Polars or Arrow table")
+
+
+def records_table(records: Sequence[Mapping[str, Any]], schema: Schema) -> pa.Table:
+    """Records as a typed table. DataError naming record and column where a value misfits."""
+    columns = []
+    for field in schema:
+        values = []
+        for i, record in enumerate(records):
+            if field.name not in record:
+                raise DataError(f"record {i} lacks column {field.name!r}")
+            values.append(record[field.name])
+        try:
+            columns.append(pa.array(values, ARROW_TYPES[field.dtype]))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise DataError(f"column {field.name!r} takes {field.dtype}: {error}") from None
+    return pa.Table.from_arrays(columns, names=schema.names)

@@ -1,0 +1,218 @@
+"""The bundle: a folder of data that holds a trained pipeline.
+
+    bundle.json    what it is: schema, features, learned numbers, model, provenance
+    arrays.npz     the arrays that bundle.json names
+    states.npz     the profile's states: the data contract and the reference for drift
+    golden.json    raw rows with the features and scores they must give
+    hashes.json    the SHA-256 and size of every other member
+
+Reading is strict: no member but these, none larger than its cap, every hash right, every
+kind looked up in the registry and nowhere else, and the golden rows replayed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from gpupipe.bundle.codec import pack, read_arrays, unpack, write_arrays
+from gpupipe.data.schema import Schema
+from gpupipe.errors import DataError
+from gpupipe.models import MODELS, FittedModel
+from gpupipe.steps import STEPS, Feature, Target
+from gpupipe.steps.graph import Bound, Fitted, Graph, Node
+
+FORMAT = 1
+"""The version of the layout; a reader refuses a newer one."""
+CAPS = {
+    "bundle.json": 64 << 20, "arrays.npz": 4 << 30, "states.npz": 1 << 30,
+    "golden.json": 16 << 20, "hashes.json": 1 << 20,
+}
+"""The members of a bundle and how large each may be, in bytes."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a bundle holds, in memory.
+
+    Attributes
+    ----------
+    info : name, task, target, classes, reader options, provenance: JSON data.
+    schema : the raw columns that scoring needs.
+    """
+
+    info: dict[str, Any]
+    schema: Schema
+    graph: Graph
+    fitted: Fitted
+    model: FittedModel
+
+
+def write(folder: Path, contents: Contents, states: dict[str, Any], golden: dict[str, Any]) -> None:
+    """Write a bundle to ``folder``, which must not exist, by way of a temporary name."""
+    arrays: dict[str, np.ndarray] = {}
+    description = {
+        "format": FORMAT, **contents.info, "schema": contents.schema.to_json(),
+        "features": pack(_describe(contents.graph, contents.fitted), arrays),
+        "model": {"kind": contents.model.kind, **pack(contents.model.payload(), arrays)},
+    }
+    state_arrays: dict[str, np.ndarray] = {}
+    description["states"] = pack(states, state_arrays)
+    members = {
+        "bundle.json": _json(description), "arrays.npz": write_arrays(arrays),
+        "states.npz": write_arrays(state_arrays), "golden.json": _json(golden),
+    }
+    hashes = {n: {"sha256": hashlib.sha256(b).hexdigest(), "size": len(b)}
+              for n, b in members.items()}
+    members["hashes.json"] = _json(hashes)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, content in members.items():
+        (temporary / name).write_bytes(content)
+    temporary.rename(folder)
+
+
+def read(folder: Path) -> tuple[Contents, dict[str, Any]]:
+    """The contents of a bundle and its golden rows, after every check but their replay.
+
+    Raises DataError that names the member and what is wrong with it.
+    """
+    members = _members(folder)
+    description = _parse(members["bundle.json"], "bundle.json")
+    version = description.get("format")
+    if version != FORMAT:
+        raise DataError(
+            f"{folder}: bundle format {version!r} is not one this version reads ({FORMAT})",
+            hint="install the version of gpupipe that wrote it, or a newer one",
+        )
+    arrays = read_arrays(members["arrays.npz"], CAPS["arrays.npz"])
+    try:
+        schema = Schema.from_json(description["schema"])
+        target = Target(description["task"], tuple(description["classes"]))
+        graph, fitted = _rebuild(unpack(description["features"], arrays), target)
+        payload = unpack(description["model"], arrays)
+        kind = payload.pop("kind")
+        if kind not in MODELS:
+            raise DataError(f"{folder}: unknown model kind {kind!r}")
+        model: FittedModel = MODELS[kind].restore(payload)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise DataError(f"{folder}: bundle.json does not describe a pipeline: {error!r}") from None
+    info = {k: v for k, v in description.items() if k not in ("schema", "features", "model")}
+    return Contents(info, schema, graph, fitted, model), _parse(
+        members["golden.json"], "golden.json"
+    )
+
+
+def read_states(folder: Path) -> dict[str, Any]:
+    """The profile's states: ``{column: {statistic: {array: values}}}``, verified."""
+    members = _members(folder)
+    description = _parse(members["bundle.json"], "bundle.json")
+    states = unpack(description["states"], read_arrays(members["states.npz"], CAPS["states.npz"]))
+    assert isinstance(states, dict)
+    return states
+
+
+def _members(folder: Path) -> dict[str, bytes]:
+    """The bytes of every member; DataError unless names, sizes and hashes are all right."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a bundle: there is no such folder")
+    found = {p.name: p for p in folder.iterdir()}
+    for name, path in found.items():
+        if name not in CAPS:
+            raise DataError(f"{folder}: {name!r} does not belong in a bundle",
+                            hint=f"a bundle holds {', '.join(CAPS)} and nothing else")
+        if path.is_symlink() or not path.is_file():
+            raise DataError(f"{folder}: {name} is not a plain file")
+        if path.stat().st_size > CAPS[name]:
+            raise DataError(f"{folder}: {name} is larger than the {CAPS[name]:,} bytes allowed")
+    missing = [name for name in CAPS if name not in found]
+    if missing:
+        raise DataError(f"{folder} is not a whole bundle: {', '.join(missing)} missing")
+    members = {name: path.read_bytes() for name, path in found.items()}
+    hashes = _parse(members["hashes.json"], "hashes.json")
+    if set(hashes) != set(CAPS) - {"hashes.json"}:
+        raise DataError(f"{folder}: hashes.json does not list the members")
+    for name, entry in hashes.items():
+        actual = hashlib.sha256(members[name]).hexdigest()
+        if not isinstance(entry, dict) or entry.get("sha256") != actual:
+            raise DataError(
+                f"{folder}: {name} was changed after the bundle was written (its SHA-256 is "
+                f"{actual[:12]}...)", hint="copy the bundle again from where it was made",
+            )
+    return members
+
+
+def _json(data: Any) -> bytes:
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _parse(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} of the bundle is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise DataError(f"{name} of the bundle is not a JSON object")
+    return data
+
+
+def _describe(graph: Graph, fitted: Fitted) -> dict[str, Any]:
+    """The graph with what it learned: raw columns, steps in order, and outputs."""
+    raws: dict[str, Feature] = {}
+    index: dict[str, int] = {}
+
+    def reference(node: Node) -> list[Any]:
+        if node.made_by is None:
+            raws[node.feature.name] = node.feature
+            return ["raw", node.feature.name]
+        return ["step", index[node.made_by.key], node.slot]
+
+    steps = []
+    for bound in graph.bound:
+        steps.append({
+            "step": bound.step.name,
+            "config": bound.step.model_dump(mode="json", exclude={"columns"}),
+            "input": reference(bound.input), "input_feature": _feature(bound.input.feature),
+            "params": bound.step.export(fitted.params[bound.key]),
+        })
+        index[bound.key] = len(steps) - 1
+    outputs = [{"from": reference(n), **_feature(n.feature)} for n in graph.outputs]
+    return {"steps": steps, "outputs": outputs}
+
+
+def _feature(feature: Feature) -> dict[str, Any]:
+    return {"name": feature.name, "dtype": feature.dtype, "categorical": feature.categorical}
+
+
+def _rebuild(description: dict[str, Any], target: Target) -> tuple[Graph, Fitted]:
+    made: list[Bound] = []
+    fitted = Fitted()
+
+    def node(reference: list[Any], feature: dict[str, Any]) -> Node:
+        f = Feature(feature["name"], feature["dtype"], feature["categorical"])
+        if reference[0] == "raw":
+            return Node(Feature(reference[1], f.dtype, f.categorical))
+        return Node(f, made[reference[1]], reference[2])
+
+    for item in description["steps"]:
+        if item["step"] not in STEPS:
+            raise DataError(f"the bundle has an unknown step {item['step']!r}")
+        try:
+            step = STEPS[item["step"]].model_validate(item["config"])
+        except ValidationError as error:
+            raise DataError(f"the bundle's step {item['step']!r} is malformed: {error}") from None
+        bound = Bound(step, node(item["input"], item["input_feature"]))
+        made.append(bound)
+        fitted.params[bound.key] = item["params"]
+    outputs = tuple(node(o["from"], o) for o in description["outputs"])
+    return Graph(outputs, target), fitted
+
+

@@ -1,0 +1,185 @@
+"""How good a trained model is: metrics with intervals, beside its baselines, and by slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpupipe.engine.frames import Column
+from gpupipe.evaluate.curves import curves
+from gpupipe.evaluate.metrics import choose
+from gpupipe.evaluate.scores import evaluate, paired_difference, slice_scores
+from gpupipe.rows import label_of
+from gpupipe.training import Trained
+
+SLICE_LEVELS = 50
+"""A column of numbers with more distinct values than this is sliced at its quintiles."""
+
+
+def judge(trained: Trained) -> dict[str, Any]:
+    """Metrics of every outcome: ``{"holdout": ..., "cross_validation": ..., "folds": [...]}``.
+
+    Each part is ``{"model": scores, "baselines": {name: scores}, "differences": {name: scores},
+    "rows": n}``; `report.Metrics` is the shape.
+    """
+    found: dict[str, Any] = {}
+    if trained.split.holdout:
+        y, weight = trained.target_of(trained.split.holdout)
+        found["holdout"] = _part(trained, {n: o.holdout for n, o in trained.outcomes.items()},
+                                 y, weight)
+    if trained.split.folds:
+        y, weight = trained.target_of(trained.oof_buckets)
+        found["cross_validation"] = _part(
+            trained, {n: o.oof for n, o in trained.outcomes.items()}, y, weight
+        )
+        found["folds"] = _by_fold(trained, y, weight)
+    return found
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The scores that stand for the run: the holdout's, else the out-of-fold ones, else none."""
+    part: dict[str, Any] = metrics.get("holdout") or metrics.get("cross_validation") or {}
+    return part
+
+
+def _part(
+    trained: Trained, predictions: dict[str, np.ndarray | None], y: np.ndarray,
+    weight: np.ndarray | None,
+) -> dict[str, Any]:
+    rules, task = trained.config.evaluate, trained.target.task
+    names = [m.name for m in choose(task, rules.metrics)]  # type: ignore[arg-type]
+    shared: dict[str, Any] = {
+        "weight": weight, "confidence": rules.confidence, "resamples": rules.resamples,
+        "seed": trained.config.seed,
+    }
+    scores = {
+        name: {k: s.to_json() for k, s in evaluate(
+            task, y, p, metrics=names, classes=list(trained.target.classes),  # type: ignore[arg-type]
+            **shared).items()}
+        for name, p in predictions.items() if p is not None
+    }
+    differences = {
+        name: {m: paired_difference(
+            task, m, y, predictions["model"], p, **shared).to_json()  # type: ignore[arg-type]
+            for m in names[:1]}
+        for name, p in predictions.items() if p is not None and name != "model"
+    }
+    return {
+        "model": scores["model"], "rows": len(y), "differences": differences,
+        "baselines": {n: s for n, s in scores.items() if n != "model"},
+    }
+
+
+def _by_fold(trained: Trained, y: np.ndarray, weight: np.ndarray | None) -> list[dict[str, Any]]:
+    """The model's metrics within each fold, without intervals."""
+    number, oof = trained.fold_of_rows(), trained.model.oof
+    assert oof is not None
+    rows = []
+    for k in range(len(trained.split.folds)):
+        mine = number == k
+        scores = evaluate(
+            trained.target.task, y[mine], oof[mine],  # type: ignore[arg-type]
+            weight=None if weight is None else weight[mine],
+            metrics=trained.config.evaluate.metrics, resamples=0,
+        )
+        rows.append({name: s.value for name, s in scores.items()})
+    return rows
+
+
+def judged_rows(trained: Trained) -> tuple[tuple[int, ...], np.ndarray | None]:
+    """The buckets that the report's pictures are of, and the model's predictions for them."""
+    if trained.split.holdout:
+        return trained.split.holdout, trained.model.holdout
+    return trained.oof_buckets, trained.model.oof
+
+
+def pictures(trained: Trained) -> dict[str, Any]:
+    """The curves of the report, of the holdout or the out-of-fold predictions."""
+    buckets, prediction = judged_rows(trained)
+    if prediction is None:
+        return {}
+    y, weight = trained.target_of(buckets)
+    return curves(trained.target.task, y, prediction, weight=weight,  # type: ignore[arg-type]
+                  classes=list(trained.target.classes))
+
+
+def slices(trained: Trained) -> list[dict[str, Any]]:
+    """The metrics within each level of the columns under ``evaluate.slices``."""
+    buckets, prediction = judged_rows(trained)
+    rules = trained.config.evaluate
+    if prediction is None or not rules.slices:
+        return []
+    y, weight = trained.target_of(buckets)
+    found = []
+    for column in rules.slices:
+        codes, levels = _levels(trained, column, buckets)
+        rows = slice_scores(
+            trained.target.task, y, prediction, codes, levels,  # type: ignore[arg-type]
+            weight=weight, confidence=rules.confidence, seed=trained.config.seed,
+        )
+        found.append({"column": column, "rows": rows})
+    return found
+
+
+def _levels(
+    trained: Trained, column: str, buckets: Sequence[int]
+) -> tuple[np.ndarray, list[str]]:
+    """Level codes of the judged rows, and the levels' names; numbers by quintile."""
+    values = read_column(trained, column, buckets)
+    if isinstance(values, pa.Array):
+        encoded = values.dictionary_encode()
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return codes, [label_of(v) for v in encoded.dictionary.to_pylist()]
+    missing = np.isnan(values)
+    distinct = np.unique(values[~missing])
+    if len(distinct) <= SLICE_LEVELS:
+        codes = np.where(missing, -1, np.searchsorted(distinct, values))
+        return codes, [f"{v:g}" for v in distinct]
+    edges = np.unique(np.quantile(values[~missing], [0, 0.2, 0.4, 0.6, 0.8, 1]))
+    codes = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
+    names = [_span(low, high, trained.dataset.schema[column].dtype)
+             for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    return np.where(missing, -1, codes), names
+
+
+def _span(low: float, high: float, dtype: str) -> str:
+    if dtype == "timestamp":
+        return " to ".join(str(np.datetime64(int(v), "us"))[:16] for v in (low, high))
+    return f"{low:.4g} to {high:.4g}"
+
+
+def read_column(
+    trained: Trained, column: str, buckets: Sequence[int]
+) -> pa.Array | np.ndarray:
+    """A source column of the rows in some buckets: text and booleans as they are, else float64."""
+    rowed, dataset = trained.rowed, trained.dataset
+    fx, dtype = rowed.engine.fx, dataset.schema[column].dtype
+
+    def part(index: int) -> list[Any]:
+        out = []
+        mask = np.isin(rowed.rows[index].bucket, list(buckets))
+        for batch, where in rowed.batches(index, [column]):
+            found = fx.column(batch.frame, column, dtype)
+            if dtype in ("string", "bool"):
+                out.append(_plain(found, mask[where], fx))
+            else:
+                out.append(fx.to_host(fx.numbers(found))[mask[where]])
+        return out
+
+    parts = dict(rowed.engine.map(part, range(len(rowed.rows))))
+    pieces = [p for i in sorted(parts) for p in parts[i]]
+    if dtype in ("string", "bool"):
+        return pa.concat_arrays(pieces)
+    return np.concatenate(pieces)
+
+
+def _plain(column: Column, mask: np.ndarray, fx: Any) -> pa.Array:
+    codes, levels = fx.factorize(column)
+    host = fx.to_host(codes)[mask].astype(np.int64)
+    index = pa.array(host, mask=host < 0)
+    return pa.DictionaryArray.from_arrays(index, levels).dictionary_decode()
+
+

@@ -1,0 +1,191 @@
+"""Scoring data that lies in files: `predict` streams, `evaluate` judges against labels."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from gpupipe.bundle.scoring import BATCH_ROWS, Bundle, load
+from gpupipe.data.dataset import Dataset
+from gpupipe.data.ingest import ingest
+from gpupipe.errors import ConfigError, DataError, did_you_mean
+from gpupipe.evaluate.scores import evaluate as score
+from gpupipe.rows import label_of
+from gpupipe.steps.scan import stage
+
+
+def predict(target: Path, source: object, output: Path, *, progress: Any = None) -> dict[str, Any]:
+    """Score a source of any size, batch by batch, to ``output`` (.parquet or .csv).
+
+    The columns are the bundle's key (or ``row``, from 0), ``prediction``, and ``probability``
+    or one ``probability_<class>`` a class. The file appears when it is whole.
+    """
+    output = Path(output)
+    if output.suffix not in (".parquet", ".csv"):
+        raise ConfigError(f"{output}: expected a name that ends in .parquet or .csv")
+    if not output.parent.is_dir():
+        raise ConfigError(f"{output.parent}: there is no such folder")
+    bundle = load(target)
+    temporary = output.with_name(f".{output.name}.tmp")
+    rows = 0
+    with _opened(bundle, source) as dataset:
+        keys = [k for k in bundle.info["key"] if k in dataset.schema]
+        columns = list(dict.fromkeys([*bundle.schema.names, *keys]))
+        writer: Any = None
+        try:
+            with stage(progress, "predict", dataset.rows) as advance:
+                for table in dataset.stream(columns, BATCH_ROWS):
+                    scored = scored_table(bundle, table, keys, rows)
+                    writer = writer or _writer(temporary, output.suffix, scored.schema)
+                    writer.write_table(scored)
+                    rows += table.num_rows
+                    advance(table.num_rows)
+            if writer is None:
+                raise DataError("there is no row to score")
+            writer.close()
+            temporary.replace(output)
+        finally:
+            if writer is not None:
+                writer.close()
+            temporary.unlink(missing_ok=True)
+        return {"output": str(output), "rows": rows, "quarantined": dataset.quarantine.count,
+                "quarantine": dataset.quarantine.reasons, "notes": list(dataset.notes),
+                "bundle": str(bundle.path)}
+
+
+def scored_table(bundle: Bundle, table: pa.Table, keys: list[str], first_row: int) -> pa.Table:
+    """Keys and predictions of a table, as `predict` writes them."""
+    scores = bundle.scores(table)
+    columns: dict[str, Any] = {k: _plain(table.column(k)) for k in keys}
+    if not keys:
+        columns["row"] = np.arange(first_row, first_row + table.num_rows)
+    classes = bundle.classes
+    if not classes:
+        columns["prediction"] = scores
+    elif scores.ndim == 1:
+        columns["prediction"] = pa.array(np.asarray(classes, object)[(scores > 0.5).astype(int)])
+        columns["probability"] = scores
+    else:
+        columns["prediction"] = pa.array(np.asarray(classes, object)[scores.argmax(axis=1)])
+        columns |= {f"probability_{c}": scores[:, i] for i, c in enumerate(classes)}
+    return pa.table(columns)
+
+
+def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str, Any]:
+    """Judge a trained pipeline on labelled data: each metric with its interval.
+
+    Rows without a label are left out and counted. Raises DataError for labels that training
+    never saw, and where there is no labelled row.
+    """
+    bundle = load(target)
+    name, notes = bundle.info["target"], []
+    weight_name = bundle.info["weight"]
+    scores, targets, weights = [], [], []
+    with _opened(bundle, source, name, bundle.info["target_dtype"]) as dataset:
+        extra = [name] + ([weight_name] if weight_name else [])
+        for column in extra:
+            if column not in dataset.schema:
+                near = did_you_mean(column, dataset.schema.names)
+                raise DataError(f"{dataset.source} has no column {column!r} to judge by",
+                                hint=f"did you mean {near!r}?" if near else None)
+        columns = list(dict.fromkeys([*bundle.schema.names, *extra]))
+        with stage(progress, "evaluate", dataset.rows) as advance:
+            for table in dataset.stream(columns, BATCH_ROWS):
+                scores.append(bundle.scores(table))
+                targets.append(_plain(table.column(name)))
+                if weight_name:
+                    weights.append(_plain(table.column(weight_name)).cast(pa.float64()))
+                advance(table.num_rows)
+        notes += list(dataset.notes)
+        quarantined = dataset.quarantine.count
+    if not scores:
+        raise DataError("there is no row to judge")
+    labels = pa.chunked_array([c for t in targets for c in t.chunks] or targets)
+    y, remarks = _encoded(bundle, labels)
+    known = np.isfinite(y) if bundle.task == "regression" else y >= 0
+    if not known.any():
+        raise DataError(f"no row has a value of {name!r} to judge by")
+    if not known.all():
+        notes.append(f"{int((~known).sum()):,} rows without {name!r} were left out")
+    weight = np.concatenate([w.to_numpy() for w in weights])[known] if weights else None
+    found = score(
+        bundle.task, y[known], np.concatenate(scores)[known], weight=weight,  # type: ignore[arg-type]
+        metrics=bundle.info["metrics"], classes=bundle.classes,
+    )
+    return {"metrics": {n: s.to_json() for n, s in found.items()}, "rows": int(known.sum()),
+            "quarantined": quarantined, "notes": [*notes, *remarks], "bundle": str(bundle.path)}
+
+
+def _encoded(bundle: Bundle, labels: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Class codes (-1 for no label) or values (NaN for none), and what was noticed.
+
+    Labels are compared as text. Where none of a file's labels is known as it stands, blanks
+    around them and a full stop after them are ignored, and that is said.
+    """
+    if bundle.task == "regression":
+        return labels.cast(pa.float64()).to_numpy(), []
+    encoded = labels.combine_chunks().dictionary_encode()
+    found = [label_of(v) for v in encoded.dictionary.to_pylist()]
+    place = {c: i for i, c in enumerate(bundle.classes)}
+    notes = []
+    if found and not set(found) & set(place):
+        trimmed = [f.strip().removesuffix(".") for f in found]
+        if set(trimmed) <= set(place):
+            notes.append(f"labels such as {found[0]!r} were read as {trimmed[0]!r}")
+            found = trimmed
+    unknown = sorted(set(found) - set(place))
+    if unknown:
+        near = did_you_mean(unknown[0], bundle.classes)
+        raise DataError(
+            f"the labels {', '.join(map(repr, unknown[:5]))} are none of the model's classes, "
+            f"{', '.join(map(repr, bundle.classes))}",
+            hint=f"did you mean {near!r}?" if near else None,
+        )
+    codes = encoded.indices.fill_null(len(found)).to_numpy(zero_copy_only=False)
+    return np.array([*(place[f] for f in found), -1], np.int64)[codes], notes
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        return column.cast(column.type.value_type)
+    return column
+
+
+@contextmanager
+def _opened(
+    bundle: Bundle, source: object, target: str | None = None, target_dtype: str | None = None
+) -> Iterator[Dataset]:
+    """The source read as the training data was: same types, same tokens for missing."""
+    info = bundle.info
+    reader = info["reader"]
+    types = {f.name: f.dtype for f in bundle.schema}
+    if target is not None and target_dtype is not None:
+        types[target] = target_dtype
+    with tempfile.TemporaryDirectory(prefix="gpupipe-") as cache:
+        options: dict[str, Any] = {
+            "cache": Path(cache), "missing": info["missing"], "format": "auto",
+            "delimiter": reader["delimiter"], "encoding": reader["encoding"],
+            "header": reader["header"],
+        }
+        try:
+            dataset = ingest(source, types=dict(types), **options)
+        except ConfigError:
+            # A pinned column that is not there: say so as scoring would.
+            dataset = ingest(source, **options)
+            bundle.typed(dataset.schema.to_arrow().empty_table())
+            raise
+        yield dataset
+
+
+def _writer(path: Path, suffix: str, schema: pa.Schema) -> Any:
+    if suffix == ".csv":
+        return pyarrow.csv.CSVWriter(path, schema)
+    return pq.ParquetWriter(path, schema)

@@ -1,0 +1,247 @@
+"""The story of a run, top to bottom: plan, ingest, train, evaluate, bundle, report.
+
+Every verb of the command line is one function here. A run is written under a temporary name
+and renamed when it is whole, so a folder under ``runs/`` is always a finished run.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gpupipe.bundle import store
+from gpupipe.bundle.scoring import Bundle, golden_rows
+from gpupipe.config import PipelineConfig, dump_config
+from gpupipe.data.dataset import Dataset
+from gpupipe.data.ingest import ingest
+from gpupipe.engine.choose import Choice, choose
+from gpupipe.engine.machine import peak_memory
+from gpupipe.errors import DataError
+from gpupipe.evaluate.report import render_report
+from gpupipe.features import bind_features, default_steps, steps_of
+from gpupipe.judging import headline, judge, read_column, slices
+from gpupipe.models import model_of
+from gpupipe.plan import Plan, make_plan
+from gpupipe.record import config_source, contents_of, manifest_of, report_of, states_of
+from gpupipe.rows import check_columns, dropped, find_target, raw_features
+from gpupipe.scoring import evaluate, predict
+from gpupipe.steps.profile import take_profile
+from gpupipe.training import Timings, Trained, train
+
+__all__ = ["Plan", "RunResult", "check", "evaluate", "plan", "predict", "run", "show"]
+
+GOLDEN_ROWS = 16
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its folder, and what it found."""
+
+    run: Path
+    summary: dict[str, Any]
+
+    @property
+    def bundle(self) -> Path:
+        return self.run / "bundle"
+
+    @property
+    def report(self) -> Path:
+        return self.run / "report.html"
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Each metric's value and interval, of the holdout or else out of fold."""
+        found: dict[str, Any] = self.summary["metrics"]
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        return {"run": str(self.run), "bundle": str(self.bundle), "report": str(self.report),
+                **self.summary}
+
+
+def run(
+    config: PipelineConfig, *, runs: Path = Path("runs"), source: object = None,
+    progress: Any = None,
+) -> RunResult:
+    """Run a pipeline: everything lands in a new folder under ``runs``.
+
+    Parameters
+    ----------
+    config : the pipeline.
+    runs : the folder of runs; ``runs/latest`` will point at this one.
+    source : a table in memory to use instead of ``data.source``.
+    progress : see `gpupipe.console`.
+    """
+    choice = choose(config.engine)
+    timings = Timings()
+    with timings.stage("ingest"):
+        dataset = _ingest(config, runs / ".cache", source, progress)
+    trained = train(config, dataset, choice.engine(), progress=progress, timings=timings)
+    planned = make_plan(config, dataset, choice, trained.model.candidate.graph,
+                        trained.profile.rows)
+    with timings.stage("evaluate"):
+        metrics = judge(trained)
+        sliced = slices(trained)
+    now = dt.datetime.now(dt.UTC)
+    with _new_run(runs, config, now) as (folder, run_id):
+        manifest = manifest_of(trained, run_id, now.isoformat(timespec="seconds"),
+                               choice.to_json())
+        with timings.stage("bundle"):
+            contents = contents_of(trained)
+            store.write(folder / "bundle", contents, states_of(trained),
+                        golden_rows(Bundle(contents, folder), _first_rows(dataset)))
+            _write_predictions(trained, folder / "predictions.parquet")
+        with timings.stage("report"):
+            page = render_report(report_of(trained, manifest, metrics, sliced,  # type: ignore[arg-type]
+                                           planned.lines()))
+            (folder / "report.html").write_text(page, encoding="utf-8")
+        manifest |= {"timings": {s["stage"]: s["seconds"] for s in timings.stages},
+                     "plan": planned.to_json(), "peak_memory_bytes": peak_memory()}
+        _write_json(folder / "manifest.json", manifest)
+        _write_json(folder / "metrics.json", {**metrics, "slices": sliced})
+        _write_json(folder / "config.json", dump_config(config))
+    part = headline(metrics)
+    return RunResult(runs / run_id, {
+        "name": config.name, "task": trained.target.task, "rows": dataset.rows,
+        "metrics": part.get("model", {}),
+        "baselines": part.get("baselines", {}),
+        "cross_validation": metrics.get("cross_validation", {}).get("model", {}),
+        "evaluated_on": "holdout" if "holdout" in metrics else
+        "cross_validation" if metrics else "nothing",
+        "timings": manifest["timings"], "plan": planned.to_json(),
+        "peak_memory_bytes": manifest["peak_memory_bytes"], "notes": manifest["notes"],
+    })
+
+
+def plan(config: PipelineConfig, *, progress: Any = None, cache: Path | None = None) -> Plan:
+    """Where and how the pipeline would run. Reads the data's shape; trains nothing."""
+    choice = choose(config.engine)
+    dataset = _ingest(config, cache or Path("runs") / ".cache", None, progress)
+    graph, rows = _bound(config, dataset, choice, progress)
+    return make_plan(config, dataset, choice, graph, rows)
+
+
+def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str]]:
+    """What does not fit, or is worth a look, before anything is trained."""
+    from gpupipe.inspect import inspect
+
+    choice = choose(config.engine)
+    dataset = _ingest(config, Path("runs") / ".cache", None, progress)
+    _bound(config, dataset, choice, progress)
+    apart = {*dropped(config, dataset), *(config.data.key or ())}
+    found = [{"kind": "note", "message": n} for n in dataset.notes]
+    for remark in inspect(dataset, config.data.target, progress=progress).remarks:
+        if remark.kind in ("leak", "id", "constant", "duplicate"):
+            columns = set(getattr(remark, "columns", ()))
+            if not (columns and columns <= apart):
+                found.append({"kind": remark.kind, "message": remark.text})
+    return found
+
+
+def show(folder: Path) -> dict[str, Any]:
+    """A run's manifest and metrics. DataError where it is not a whole run."""
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} is not a run: {Path(str(error.filename)).name} is missing",
+                        hint="name a folder under runs/") from None
+    except ValueError as error:
+        raise DataError(f"{folder} is damaged: {error}") from None
+    part = headline(metrics)
+    return {"run": str(folder.resolve()), "manifest": manifest, "metrics": part.get("model", {}),
+            "baselines": part.get("baselines", {}), "all_metrics": metrics}
+
+
+def _ingest(config: PipelineConfig, cache: Path, source: object, progress: Any) -> Dataset:
+    """The pipeline's table, typed. Text becomes Parquet under ``cache`` once."""
+    data = config.data
+    return ingest(
+        config_source(config) if source is None else source, cache=cache, types=data.types,
+        missing=data.missing, format=data.format, delimiter=data.delimiter,
+        encoding=data.encoding, header=data.header, max_bad_share=data.max_bad_share,
+    )
+
+
+def _bound(config: PipelineConfig, dataset: Dataset, choice: Choice, progress: Any) -> Any:
+    """The features of the pipeline bound to the dataset's columns."""
+    check_columns(config, dataset)
+    profile = take_profile(dataset, choice.engine(), target=config.data.target,
+                           drop=dropped(config, dataset), progress=progress)
+    target, _ = find_target(config, profile)
+    features, model = raw_features(config, dataset), model_of(config.model.kind,
+                                                              config.model.params)
+    steps = steps_of(config) or default_steps(features, profile, model.needs)
+    return bind_features(config, features, steps, target, profile.constant()), profile.rows
+
+
+def _first_rows(dataset: Dataset) -> pa.Table:
+    return next(dataset.stream(batch_rows=GOLDEN_ROWS))
+
+
+@contextmanager
+def _new_run(
+    runs: Path, config: PipelineConfig, now: dt.datetime
+) -> Iterator[tuple[Path, str]]:
+    """A folder to fill; when all went well it becomes ``runs/<id>`` and ``runs/latest``."""
+    digest = hashlib.sha256(json.dumps(dump_config(config), sort_keys=True).encode()).hexdigest()
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", config.name).strip("-") or "run"
+    run_id = f"{now:%Y%m%d-%H%M%S-%f}-{slug}-{digest[:6]}"
+    temporary = runs / f".{run_id}.tmp"
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary, run_id
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    temporary.rename(runs / run_id)
+    pointer = runs / f".latest-{run_id}"
+    pointer.symlink_to(run_id)
+    pointer.replace(runs / "latest")
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+
+
+def _write_predictions(trained: Trained, path: Path) -> None:
+    """Out-of-fold and holdout predictions: key, fold (-1: holdout), target and prediction."""
+    tables = []
+    sides = [(trained.oof_buckets, trained.model.oof), (trained.split.holdout,
+                                                        trained.model.holdout)]
+    for buckets, scores in sides:
+        if scores is None:
+            continue
+        y, _ = trained.target_of(buckets)
+        judged = buckets == trained.oof_buckets and bool(trained.split.folds)
+        fold = trained.fold_of_rows() if judged else np.full(len(y), -1)
+        columns: dict[str, Any] = {k: read_column(trained, k, buckets)
+                                   for k in trained.config.data.key or ()}
+        columns |= {"row": _row_numbers(trained, buckets), "fold": fold.astype(np.int8)}
+        classes = trained.target.classes
+        columns["target"] = np.asarray(classes, object)[y] if classes else y
+        if scores.ndim == 1:
+            columns["prediction" if not classes else "probability"] = scores
+        else:
+            columns |= {f"probability_{c}": scores[:, i] for i, c in enumerate(classes)}
+        tables.append(pa.table(columns))
+    if tables:
+        pq.write_table(pa.concat_tables(tables), path)
+
+
+def _row_numbers(trained: Trained, buckets: tuple[int, ...]) -> np.ndarray:
+    bucket = np.concatenate([r.bucket for r in trained.rowed.rows])
+    return np.flatnonzero(np.isin(bucket, list(buckets)))
