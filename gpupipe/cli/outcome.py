@@ -48,6 +48,8 @@ def call(arguments: list[str]) -> int:
         with _stdout_for_json(as_json) as emit:
             try:
                 answer = app(arguments or ["--help"], standalone_mode=False)
+                if answer == INTERRUPTED:  # Typer turns an interrupt into this code
+                    raise KeyboardInterrupt
             except BrokenPipeError:
                 raise
             except BaseException as error:
@@ -100,6 +102,8 @@ def _stdout_for_json(as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], No
 def _fail(error: BaseException, emit: Callable[[Mapping[str, Any]], None] | None) -> int:
     """Print an error; return its exit code."""
     if isinstance(error, SystemExit):
+        if isinstance(error.__context__, BrokenPipeError):
+            raise error.__context__
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         fault, code, kind = GpupipeError("interrupted"), INTERRUPTED, "Interrupted"

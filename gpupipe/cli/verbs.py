@@ -70,12 +70,14 @@ def check(
     pipeline: File = Path("pipeline.yaml"), json: Json = False, debug: Debug = False
 ) -> Answer:
     """Read the pipeline file and its data, and say what does not fit. Trains nothing."""
-    from gpupipe import workflow
     from gpupipe.cli import show
     from gpupipe.config import load_config
     from gpupipe.console import bars
 
-    findings = workflow.check(load_config(pipeline), progress=bars())
+    config = load_config(pipeline)
+    from gpupipe import workflow  # slow to import: a fault in the file is told first
+
+    findings = workflow.check(config, progress=bars())
     return Answer({"ok": True, "findings": findings}, lambda: show.findings(pipeline, findings))
 
 
@@ -84,12 +86,14 @@ def plan(
     pipeline: File = Path("pipeline.yaml"), json: Json = False, debug: Debug = False
 ) -> Answer:
     """Say where and how the pipeline would run: device, engine, passes, memory."""
-    from gpupipe import workflow
     from gpupipe.cli import show
     from gpupipe.config import load_config
     from gpupipe.console import bars
 
-    planned = workflow.plan(load_config(pipeline), progress=bars())
+    config = load_config(pipeline)
+    from gpupipe import workflow  # slow to import: a fault in the file is told first
+
+    planned = workflow.plan(config, progress=bars())
     return Answer(planned.to_json(), lambda: show.lines(planned.lines()))
 
 
@@ -99,12 +103,14 @@ def run(
     json: Json = False, debug: Debug = False,
 ) -> Answer:
     """Train, evaluate and bundle: everything lands in a new folder under RUNS."""
-    from gpupipe import workflow
     from gpupipe.cli import show
     from gpupipe.config import load_config
     from gpupipe.console import bars
 
-    result = workflow.run(load_config(pipeline), runs=runs, progress=bars())
+    config = load_config(pipeline)
+    from gpupipe import workflow  # slow to import: a fault in the file is told first
+
+    result = workflow.run(config, runs=runs, progress=bars())
     return Answer(result.to_json(), lambda: show.result(result))
 
 
