@@ -65,7 +65,7 @@ def _quote(head: str) -> str:
 
 def records(text: str, delimiter: str, quote: str, limit: int) -> list[list[str]]:
     """The first records of a text, blank ones left out, cells stripped."""
-    reader = csv.reader(io.StringIO(text.replace("\0", "")), delimiter=delimiter,
+    reader = csv.reader(io.StringIO(text.replace("\0", ""), newline=None), delimiter=delimiter,
                         quotechar=quote, skipinitialspace=True)
     found: list[list[str]] = []
     csv.field_size_limit(1 << 30)

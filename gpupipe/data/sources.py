@@ -152,8 +152,10 @@ def reading(path: Path) -> Iterator[None]:
         text = str(error).strip().splitlines()[0]
         raise DataError(f"the file is damaged or cut short: {text}", where=str(path)) from None
     except OSError as error:
+        what = "the compressed file is damaged or cut short"  # Arrow's errors have no number
         raise DataError(
-            f"the file cannot be read: {error.strerror or error}", where=str(path)
+            f"{what}: {error}" if error.errno is None
+            else f"the file cannot be read: {error.strerror}", where=str(path),
         ) from None
 
 
@@ -239,7 +241,7 @@ def detect_encoding(path: Path, head: bytes, encoding: str) -> tuple[str, int]:
             ) from None
     control = sum(head.count(bytes([c])) for c in [*range(1, 9), *range(14, 27), *range(28, 32)])
     nul = head.count(b"\0")
-    if nul * 20 > len(head) or control * 20 > len(head):
+    if max(nul, control) > 3 and max(nul, control) * 20 > len(head):
         wide = nul * 4 > len(head) > 2 * nul - 4
         raise DataError(
             "this is a binary file, not text" if not wide

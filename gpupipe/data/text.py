@@ -24,7 +24,7 @@ from gpupipe.data.delimited import (
 )
 from gpupipe.data.dialect import HEAD, Dialect, column_names, sniff
 from gpupipe.data.infer import Kind, Tally, Verdict
-from gpupipe.data.schema import Schema
+from gpupipe.data.schema import ARROW_TYPES, Schema
 from gpupipe.data.sources import SourceFile, detect_encoding, open_bytes, reading, utf8_chunks
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 
@@ -56,11 +56,12 @@ class StoredBlock:
     file: str
     lines: Lines
 
-    def read(self) -> pa.Table:
-        if isinstance(self.table, pa.Table):
-            return self.table
-        with pa.memory_map(str(self.table)) as file:
-            return pa.ipc.open_stream(file).read_all()
+    def columns(self) -> dict[str, pa.ChunkedArray]:
+        table = self.table
+        if isinstance(table, Path):
+            with pa.memory_map(str(table)) as file:
+                table = pa.ipc.open_stream(file).read_all()
+        return dict(zip(table.column_names, table.columns, strict=True))
 
 
 class TextTable:
@@ -188,7 +189,7 @@ def _open(first: bytes, options: TextOptions, names: list[str] | None, where: st
     header = dialect.header
     if names is not None and options.header == "auto":
         # A later file repeats the header or goes on without one.
-        header = column_names(cells)[0] == names or (header and len(cells) != len(names))
+        header = header or column_names(cells)[0] == names
         if not header and len(cells) == len(names):
             return dialect, names, position, first.count(b"\n", 0, position) + 1, notes
     if not header:
@@ -228,12 +229,11 @@ def _parse(body: Iterator[bytes], dialect: Dialect, names: list[str], wanted: li
     if first is None:
         return
     block = parse_block(first, names, wanted, frozenset(), dialect, where)
-    repeated = frozenset(n for n in wanted if _repeats(block.table.column(n)))
-    plain = block.table
-    for i, name in enumerate(plain.column_names):
-        if name in repeated:
-            plain = plain.set_column(i, name, plain.column(i).dictionary_encode())
-    keep(TextBlock(plain, block.lines, block.bad))
+    columns = dict(zip(wanted, block.table.columns, strict=True))
+    repeated = frozenset(name for name, column in columns.items() if _repeats(column))
+    for name in repeated:
+        columns[name] = columns[name].dictionary_encode()
+    keep(TextBlock(pa.table(columns), block.lines, block.bad))
     workers = min(4, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         waiting: list[Future[TextBlock]] = []
@@ -269,11 +269,11 @@ def decide_types(table: TextTable, options: TextOptions, tick: Tick) -> dict[str
                if name not in options.drop and name not in options.types}
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for stored in table.blocks:
-            strings = stored.read()
+            columns = stored.columns()
 
-            def add(name: str, strings: pa.Table = strings) -> None:
-                if name in strings.column_names:
-                    tallies[name].add(strings.column(name).combine_chunks(), missing)
+            def add(name: str, columns: dict[str, pa.ChunkedArray] = columns) -> None:
+                if name in columns:
+                    tallies[name].add(columns[name].combine_chunks(), missing)
 
             list(pool.map(add, tallies))
             tick(stored.rows, "deciding types")
@@ -304,19 +304,19 @@ def typed_tables(
     schema = Schema.of({name: v.dtype for name, v in verdicts.items()}).to_arrow()
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for stored in table.blocks:
-            strings = stored.read()
+            strings = stored.columns()
 
-            def cast(name: str, strings: pa.Table = strings, rows: int = stored.rows
-                     ) -> tuple[pa.Array, pa.Array | None]:
+            def cast(name: str, strings: dict[str, pa.ChunkedArray] = strings,
+                     rows: int = stored.rows) -> tuple[pa.Array, pa.Array | None]:
                 verdict = verdicts[name]
-                if name not in strings.column_names:
-                    return pa.nulls(rows, schema.field(name).type), None
-                return typed_column(strings.column(name).combine_chunks(), missing,
+                if name not in strings:
+                    return pa.nulls(rows, ARROW_TYPES[verdict.dtype]), None
+                return typed_column(strings[name].combine_chunks(), missing,
                                     verdict.dtype, verdict.form, name in options.types)
 
-            columns = list(pool.map(cast, verdicts))
-            typed = pa.Table.from_arrays([c for c, _ in columns], schema=schema)
-            failed = {n: b for n, (_, b) in zip(verdicts, columns, strict=True) if b is not None}
+            done = list(pool.map(cast, verdicts))
+            typed = pa.Table.from_arrays([c for c, _ in done], schema=schema)
+            failed = {n: b for n, (_, b) in zip(verdicts, done, strict=True) if b is not None}
             if failed:
                 any_bad = np.zeros(stored.rows, bool)
                 for name, bad in failed.items():
@@ -332,9 +332,9 @@ def typed_tables(
         refuse_bad(table.bad, table.rows, options.max_bad_share)
 
 
-def _failure(strings: pa.Table, row: int, name: str, verdict: Verdict, stored: StoredBlock
-             ) -> BadRow:
-    values = strings.slice(row, 1).to_pylist()[0]
+def _failure(strings: dict[str, pa.ChunkedArray], row: int, name: str, verdict: Verdict,
+             stored: StoredBlock) -> BadRow:
+    values = {n: column[row].as_py() for n, column in strings.items()}
     kind = {"int64": "a whole number", "bool": "true or false", "timestamp": "a date or time"}
     expected = kind.get(verdict.dtype, "a number")
     return BadRow(stored.file, int(stored.lines[row]), f"{values[name]!r} is not {expected}",
