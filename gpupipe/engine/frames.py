@@ -94,9 +94,25 @@ class PandasFrames:
     xp: Any = np
 
     def frame(self, table: pa.Table) -> Frame:
-        """A pandas frame: strings as category, integers and booleans with real nulls."""
+        """A pandas frame: integers and booleans with real nulls, text as int32 codes.
+
+        The distinct values that the codes point at are kept under ``frame.attrs["levels"]``:
+        as pandas categories they would be copied and checked again for every batch.
+        """
+        levels: dict[str, pa.Array] = {}
+        columns = []
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if pa.types.is_dictionary(column.type):
+                encoded = column.unify_dictionaries().combine_chunks()
+                levels[name] = encoded.dictionary
+                columns.append(encoded.indices.fill_null(MISSING))
+            else:
+                columns.append(column)
+        plain = pa.Table.from_arrays(columns, names=table.column_names)
         nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-        return table.to_pandas(types_mapper=nullable.get, split_blocks=True, date_as_object=False)
+        frame = plain.to_pandas(types_mapper=nullable.get, split_blocks=True)
+        frame.attrs["levels"] = levels
+        return frame
 
     def column(self, frame: Frame, name: str, dtype: str) -> Column:
         """Column ``name`` as arrays, of one of the six logical types."""
@@ -104,8 +120,7 @@ class PandasFrames:
         if dtype in ("float32", "float64"):
             return Column(dtype, series.to_numpy(dtype=dtype))
         if dtype == "string":
-            codes = series.cat.codes.to_numpy().astype(np.int32)
-            return Column(dtype, codes, None, pa.array(series.cat.categories, pa.string()))
+            return Column(dtype, series.to_numpy(), None, frame.attrs["levels"][name])
         missing = series.isna().to_numpy()
         some = bool(missing.any())
         if dtype == "timestamp":
@@ -142,12 +157,15 @@ class PandasFrames:
         return values
 
     def factorize(self, column: Column) -> tuple[Array, pa.Array]:
-        """Codes ``[n]`` (-1 is missing) and the batch's distinct values on the host."""
+        """Codes ``[n]`` (-1 is missing) and values on the host, each once, among them all in use.
+
+        Values of a float column are float64, and infinities are missing, as in `numbers`.
+        """
         if column.levels is not None:
             return column.values, column.levels
         values = column.values
         if column.dtype in ("float32", "float64"):
-            values = values + 0.0  # -0.0 and 0.0 are one value
+            values = self.numbers(column) + 0.0  # -0.0 and 0.0 are one value
         codes, uniques = pd.factorize(values, use_na_sentinel=True)
         if column.missing is not None:
             codes = np.where(column.missing, MISSING, codes)

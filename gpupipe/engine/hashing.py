@@ -38,7 +38,7 @@ def hash_numbers(values: Array, xp: Any) -> Array:
     """uint64 hashes of numbers by value: ``5``, ``5.0`` and a boolean 1 and ``1`` agree.
 
     A number hashes as the bits of its float64, with -0.0 as 0.0 and every NaN alike; an
-    integer that no float64 holds exactly hashes as its own bits.
+    integer past 2^53, which a float64 might not hold, hashes as its own bits.
     """
     floats = values.astype("float64") + 0.0
     bits = xp.where(xp.isnan(floats), xp.float64("nan"), floats).view("uint64")
@@ -61,7 +61,7 @@ def hash_strings(strings: pa.Array) -> np.ndarray:
     if len(strings) == 0:
         return np.empty(0, dtype=np.uint64)
     _, offset_buffer, data_buffer = strings.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int64)[strings.offset : strings.offset + len(strings) + 1]
+    offsets = np.frombuffer(offset_buffer, np.int64)[strings.offset :][: len(strings) + 1]
     data = np.frombuffer(data_buffer, np.uint8) if data_buffer else np.empty(0, np.uint8)
     data = np.concatenate([data[: offsets[-1]], np.zeros(8, np.uint8)])
     starts, lengths = offsets[:-1], np.diff(offsets)

@@ -121,9 +121,19 @@ class Table(State):
                                 for f in keyed(self)})
 
     def canonical(self) -> Self:
-        """Levels in ascending order (text by code point, false before true, null last)."""
+        """Levels in ascending order (text by code point, false before true, null last).
+
+        Levels that no row has are left out: a batch's dictionary may hold values of others.
+        """
         keys = self.levels.cast(pa.int8()) if pa.types.is_boolean(self.levels.type) else self.levels
-        return self.take(pc.sort_indices(keys).to_numpy())
+        order = pc.sort_indices(keys).to_numpy()
+        return self.take(order[self.occurring()[order]])
+
+    def occurring(self) -> np.ndarray:
+        """Which levels any row has: bool ``[levels]``."""
+        arrays = (getattr(self, f.name) for f in keyed(self))
+        seen = [a.any(axis=(0, *range(2, a.ndim))) for a in arrays]
+        return np.logical_or.reduce(seen)
 
     def take(self, index: np.ndarray) -> Self:
         """The levels at ``index``, in that order."""

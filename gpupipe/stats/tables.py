@@ -40,10 +40,9 @@ class VocabularyState(Table):
     def ranked(self) -> Self:
         """Levels that occur, by count descending, then by value; without the null level."""
         ordered = self.canonical()
-        counts = ordered.counts.sum(axis=0)
-        counts = np.where(pc.is_null(ordered.levels).to_numpy(zero_copy_only=False), 0, counts)
-        order = np.argsort(-counts, kind="stable")
-        return ordered.take(order[counts[order] > 0])
+        order = np.argsort(-ordered.counts.sum(axis=0), kind="stable")
+        null = pc.is_null(ordered.levels).to_numpy(zero_copy_only=False)
+        return ordered.take(order[~null[order]])
 
     @property
     def missing(self) -> int:

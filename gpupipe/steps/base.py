@@ -22,8 +22,9 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from gpupipe.engine.frames import Block, Column, Frames
-from gpupipe.errors import ConfigError, did_you_mean
+from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.stats.state import Rows, Statistic
+from gpupipe.stats.tables import VOCABULARY_LIMIT, Vocabulary, VocabularyState
 
 NUMERIC = ("float64", "float32", "int64", "bool")
 CATEGORICAL = ("string", "int64", "bool")
@@ -91,7 +92,7 @@ class Evidence(Protocol):
 class Step(BaseModel):
     """Base class of all steps."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: ClassVar[str] = ""
     accepts: ClassVar[tuple[str, ...]] = ROLES["all"]
@@ -173,3 +174,12 @@ def select(columns: str | Sequence[str], features: Sequence[Feature]) -> list[Fe
     return [f for f in features if f.name in chosen]
 
 
+def known_vocabulary(evidence: Evidence, step: str) -> VocabularyState:
+    """The training rows' vocabulary. DataError where the column has too many levels."""
+    state: VocabularyState = evidence.training(Vocabulary())
+    if state.overflowed:
+        raise DataError(
+            f"step {step!r}: a column has more than {VOCABULARY_LIMIT:,} distinct values",
+            hint="drop the column, or use the 'hash' step on it",
+        )
+    return state

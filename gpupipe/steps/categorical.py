@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from gpupipe.engine.frames import Array, Block, Column, Frames
-from gpupipe.errors import DataError
 from gpupipe.stats.state import Rows, Statistic
-from gpupipe.stats.tables import VOCABULARY_LIMIT, Vocabulary, VocabularyState
+from gpupipe.stats.tables import Vocabulary
 from gpupipe.steps.base import (
     CATEGORICAL,
     NUMERIC,
@@ -26,6 +25,7 @@ from gpupipe.steps.base import (
     Params,
     Step,
     Target,
+    known_vocabulary,
     register,
 )
 
@@ -45,17 +45,6 @@ class VocabularyStep(Step):
     def needs(self, target: Target, evidence: Evidence) -> tuple[Statistic, ...]:
         return (Vocabulary(),)
 
-    def learned(self, evidence: Evidence) -> VocabularyState:
-        """The training rows' vocabulary. DataError where it has too many levels."""
-        state: VocabularyState = evidence.training(Vocabulary())
-        if state.overflowed:
-            raise DataError(
-                f"step {self.name!r}: a column has more than {VOCABULARY_LIMIT:,} distinct values",
-                hint="drop the column, or use the 'hash' step on it",
-            )
-        return state
-
-
 @register("one_hot")
 class OneHot(VocabularyStep):
     """A 0/1 column for each of the ``max_levels`` most frequent levels.
@@ -73,7 +62,7 @@ class OneHot(VocabularyStep):
         return (Feature(feature.name, "block"),)
 
     def finalize(self, target: Target, evidence: Evidence) -> Params:
-        state = self.learned(evidence)
+        state = known_vocabulary(evidence, self.name)
         ranked = state.ranked()
         frequent = ranked.counts[0] >= self.min_frequency
         keep = min(int(frequent.sum()), self.max_levels)
@@ -116,7 +105,7 @@ class Ordinal(VocabularyStep):
         return (Feature(feature.name, "int64", categorical=True),)
 
     def finalize(self, target: Target, evidence: Evidence) -> Params:
-        ranked = self.learned(evidence).ranked()
+        ranked = known_vocabulary(evidence, self.name).ranked()
         frequent = int((ranked.counts[0] >= self.min_frequency).sum())
         return {"levels": ranked.levels, "keep": min(frequent, self.max_levels)}
 
@@ -142,7 +131,7 @@ class Count(VocabularyStep):
         return (Feature(feature.name, "float64"),)
 
     def finalize(self, target: Target, evidence: Evidence) -> Params:
-        state = self.learned(evidence)
+        state = known_vocabulary(evidence, self.name)
         ranked = state.ranked()
         counts = np.append(ranked.counts[0], [0, state.missing]).astype(np.float64)
         total = counts.sum()

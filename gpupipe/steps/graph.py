@@ -85,19 +85,21 @@ class Graph:
         return list(dict.fromkeys(node.raw for node in self.outputs))
 
     def levels(self) -> list[list[str]]:
-        """What each scan learns, for `plan`: a list of ``step(column)`` a scan."""
+        """What each scan learns, for `plan`: a list of ``step(column)`` a scan.
+
+        A quantile takes two looks, but of a raw column the profile has already taken the
+        first. (Where the training rows are unlike the rest, a scan more may be needed.)
+        """
         depth: dict[str, int] = {}
         scans: list[list[str]] = []
         for bound in self.bound:
             above = bound.input.made_by
-            start = depth[above.key] if above is not None else 0
-            depth[bound.key] = start + bound.step.looks
-            if bound.step.looks:
-                while len(scans) < depth[bound.key]:
-                    scans.append([])
-                scans[depth[bound.key] - 1].append(
-                    f"{bound.step.name}({bound.input.feature.name})"
-                )
+            start = 0 if above is None else depth[above.key]
+            looks = min(bound.step.looks, 1) if above is None else bound.step.looks
+            depth[bound.key] = start + looks
+            scans += [[] for _ in range(depth[bound.key] - len(scans))]
+            for scan in scans[start : depth[bound.key]]:
+                scan.append(f"{bound.step.name}({bound.input.feature.name})")
         return scans
 
 
@@ -134,7 +136,7 @@ def _apply(
     step: Step, current: dict[str, Node], target: Target, constant: frozenset[str]
 ) -> tuple[dict[str, Node], tuple[str, ...], tuple[str, ...]]:
     chosen = select(step.columns, [n.feature for n in current.values()])
-    whole = isinstance(step.columns, str) and step.columns == "all"
+    whole = "all" in ([step.columns] if isinstance(step.columns, str) else step.columns)
     result: dict[str, Node] = {}
     taken: list[str] = []
     given: list[str] = []
@@ -289,6 +291,7 @@ def params_digest(params: Params) -> str:
 def _array_bytes(array: pa.Array) -> Iterator[bytes]:
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         for text in array.to_pylist():
-            yield b"\x00" if text is None else b"\x01" + text.encode() + b"\x00"
+            data = None if text is None else text.encode()
+            yield b"-" if data is None else b"%d:" % len(data) + data
     else:
         yield repr(array.to_pylist()).encode()

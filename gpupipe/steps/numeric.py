@@ -10,11 +10,22 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from gpupipe.engine.frames import Column, Frames
+from gpupipe.errors import ConfigError
 from gpupipe.stats.moments import Moments
 from gpupipe.stats.quantiles import Extremes, Histogram, Window, exact_quantile, window_for
 from gpupipe.stats.state import Rows, Statistic
 from gpupipe.stats.tables import Vocabulary
-from gpupipe.steps.base import NUMERIC, Evidence, Feature, Output, Params, Step, Target, register
+from gpupipe.steps.base import (
+    NUMERIC,
+    Evidence,
+    Feature,
+    Output,
+    Params,
+    Step,
+    Target,
+    known_vocabulary,
+    register,
+)
 
 
 def quantile_needs(evidence: Evidence, quantiles: Sequence[float]) -> tuple[Statistic, ...]:
@@ -80,16 +91,19 @@ class Impute(Step):
 
     @property
     def looks(self) -> int:
-        return 0 if self.strategy == "constant" else 1
+        return {"constant": 0, "median": 2}.get(self.strategy, 1)
 
     def outputs(self, feature: Feature, target: Target) -> tuple[Feature, ...]:
         text = feature.dtype == "string"
         if text and self.strategy in ("mean", "median"):
-            from gpupipe.errors import ConfigError
-
             raise ConfigError(
                 f"step 'impute' cannot take the {self.strategy} of text column "
                 f"{feature.name!r}", hint="use strategy: most_frequent or constant for text",
+            )
+        if self.strategy == "constant" and text != isinstance(self.fill_value, str):
+            raise ConfigError(
+                f"step 'impute' cannot fill {feature.dtype} column {feature.name!r} with "
+                f"{self.fill_value!r}", hint="text takes a quoted fill_value, numbers a number",
             )
         filled = Feature(feature.name, "string" if text else "float64")
         flag = Feature(f"{feature.name}_missing", "float64")
@@ -109,7 +123,7 @@ class Impute(Step):
         elif self.strategy == "median":
             (fill,) = exact_quantiles(evidence, (0.5,))
         elif self.strategy == "most_frequent":
-            levels = evidence.training(Vocabulary()).ranked().levels
+            levels = known_vocabulary(evidence, self.name).ranked().levels
             fill = levels[0].as_py() if len(levels) else None
         if isinstance(fill, float) and np.isnan(fill):
             fill = None
@@ -121,13 +135,15 @@ class Impute(Step):
         fill = params["fill"]
         if column.dtype == "string":
             missing = fx.is_missing(column)
-            assert column.levels is not None
-            levels = pa.concat_arrays([column.levels, pa.array([fill or ""], pa.string())])
-            table = np.arange(len(levels), dtype=np.int32)
-            at = column.levels.index(fill or "").as_py()
-            table[-1] = at if at >= 0 else len(column.levels)
+            levels = column.levels
+            assert levels is not None
+            at = levels.index(fill or "").as_py()
             # A missing code is -1, and so takes the last entry: the fill value's own code.
-            filled = Column("string", fx.to_device(table)[column.values], None, levels)
+            table = np.append(np.arange(len(levels)), at if at >= 0 else len(levels))
+            if at < 0:
+                levels = pa.concat_arrays([levels, pa.array([fill or ""], pa.string())])
+            codes = fx.to_device(table.astype(np.int32))[column.values]
+            filled = Column("string", codes, None, levels)
         else:
             values = fx.numbers(column)
             missing = fx.xp.isnan(values)
@@ -166,7 +182,7 @@ class Scale(Step):
     def finalize(self, target: Target, evidence: Evidence) -> Params:
         if self.method == "standard":
             moments = evidence.training(Moments(squares=True))
-            centre, spread = moments.mean(), float(np.sqrt(moments.variance()))
+            centre, spread = moments.mean(), moments.std()
         elif self.method == "min_max":
             state = evidence.training(Extremes())
             centre, spread = float(state.low[0]), float(state.high[0] - state.low[0])

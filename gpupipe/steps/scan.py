@@ -21,6 +21,7 @@ import numpy as np
 from gpupipe.data.dataset import Dataset, Part
 from gpupipe.engine.frames import Column
 from gpupipe.engine.local import LocalEngine
+from gpupipe.errors import DataError
 from gpupipe.stats.state import Rows, State, Statistic
 from gpupipe.steps.graph import Batch, Fitted, Graph, Node
 
@@ -165,6 +166,8 @@ def _scan(source: Rowed, knowledge: Knowledge, progress: Any) -> None:
             for key, state in states.items():
                 fold(total, key, state)
             advance(rows)
+    if not total:
+        raise DataError(f"{source.dataset.source} has no rows to learn from")
     knowledge.states.update({key: state.canonical() for key, state in total.items()})
 
 

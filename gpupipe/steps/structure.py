@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from gpupipe.data.schema import ARROW_TYPES
 from gpupipe.engine.frames import CALENDAR_PARTS, Column, Frames
-from gpupipe.errors import ConfigError
+from gpupipe.errors import ConfigError, DataError
 from gpupipe.stats.state import Rows
 from gpupipe.steps.base import ROLES, Feature, Output, Params, Step, Target, register
 
@@ -49,7 +50,11 @@ class DropConstant(Step):
 
 @register("cast")
 class Cast(Step):
-    """Change the type: text to numbers (what does not parse is refused), numbers to text."""
+    """Change the type: text to numbers, numbers to text, and so on.
+
+    What does not parse, and what would lose its fraction as an ``int64``, is refused. Any
+    number but 0 is true.
+    """
 
     to: Literal["float64", "string", "int64", "bool"]
 
@@ -64,30 +69,23 @@ class Cast(Step):
     def transform(
         self, column: Column, params: Params, rows: Rows | None, fx: Frames
     ) -> tuple[Output, ...]:
-        xp = fx.xp
         codes, levels = fx.factorize(column)
-        missing = codes < 0
+        levels = _cast(levels, self.to)
         if self.to == "string":
-            if not pa.types.is_string(levels.type):
-                levels = pc.cast(levels, pa.string())
             return (Column("string", codes.astype("int32"), None, levels),)
-        values = _parse(levels)
-        table = xp.concatenate([fx.to_device(values), xp.asarray([xp.nan])])
-        numbers = table[codes]
-        if self.to == "float64":
-            return (Column("float64", numbers),)
-        mask = missing if bool(missing.any()) else None
-        whole = xp.where(missing, 0.0, numbers)
-        return (Column(self.to, whole.astype("int64" if self.to == "int64" else "bool"), mask),)
+        # A missing code is -1, and so takes the entry that is added at the end.
+        blank = np.nan if self.to == "float64" else 0
+        table = np.append(levels.to_numpy(zero_copy_only=False), blank).astype(self.to)
+        values = fx.to_device(table)[codes]
+        missing = codes < 0
+        mask = missing if self.to != "float64" and bool(missing.any()) else None
+        return (Column(self.to, values, mask),)
 
 
-def _parse(levels: pa.Array) -> object:
-    from gpupipe.errors import DataError
-
+def _cast(levels: pa.Array, to: str) -> pa.Array:
     try:
-        if pa.types.is_boolean(levels.type):
-            levels = levels.cast(pa.int8())
-        return levels.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        # Integers past 2^53 round to the nearest float, as NumPy does.
+        return levels.cast(ARROW_TYPES[to], safe=to != "float64")  # type: ignore[index]
     except pa.ArrowInvalid as error:
         raise DataError(
             f"step 'cast': {error}", hint="list such values under data.missing, or keep the text",

@@ -9,9 +9,10 @@ training part (and new data) are encoded from the whole of it. Nothing is read a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from gpupipe.engine.frames import Column, Frames
 from gpupipe.stats.state import Rows, Statistic
@@ -20,7 +21,7 @@ from gpupipe.steps.base import Evidence, Feature, Output, Params, Step, Target, 
 from gpupipe.steps.categorical import CATEGORIES, without_null
 
 Moments3 = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Count, sum and sum of squares of the target at each level: ``[buckets, levels, k]`` each."""
+"""Count, sum and sum of squares of the target at each level: ``[levels, k]`` each."""
 
 
 @register("target_encode")
@@ -37,7 +38,7 @@ class TargetEncode(Step):
 
     accepts = CATEGORIES
     columns: str | tuple[str, ...] = "categorical"
-    smooth: float | Literal["auto"] = "auto"
+    smooth: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
 
     @property
     def looks(self) -> int:
@@ -59,13 +60,14 @@ class TargetEncode(Step):
     def finalize(self, target: Target, evidence: Evidence) -> Params:
         statistic = self._statistic(target)
         state = evidence.folds(statistic)
+        # A level that only other rows have is unknown here: it must leave no trace.
+        state = state.take(np.flatnonzero(state.only(evidence.train).occurring()))
         levels, null = without_null(state.levels)
-        moments = _moments(statistic, state, target)
         tables = []
         # One table for the rows of each training bucket, from the others; then that of all.
         for left_out in (*evidence.train, None):
             own = [b for b in evidence.train if b != left_out]
-            count, first, second = (m[own].sum(axis=0) for m in moments)
+            count, first, second = _moments(statistic, state.only(own), target)
             known, prior = self._encode(count, first, second, target.centre)
             missing = known[null] if null >= 0 else prior
             tables.append(np.vstack([np.delete(known, null, 0) if null >= 0 else known,
@@ -112,12 +114,15 @@ class TargetEncode(Step):
 
 
 def _moments(statistic: TargetCounts | TargetSums, state: object, target: Target) -> Moments3:
-    """Sums of the target by bucket and level; for classes, of each class's 0/1 indicator."""
+    """Sums of the target by level, from a state of one bucket.
+
+    For classes they are those of each class's 0/1 indicator.
+    """
     if isinstance(statistic, TargetSums):
-        count, first, second = (m[..., None].astype(np.float64)
+        count, first, second = (m[0, :, None].astype(np.float64)
                                 for m in statistic.moments(state))  # type: ignore[arg-type]
         return count, first, second
-    counts = state.counts.astype(np.float64)  # type: ignore[attr-defined]
-    total = np.broadcast_to(counts.sum(axis=2, keepdims=True), counts.shape)
-    hits = counts[..., 1:] if target.task == "binary" else counts
-    return total[..., : hits.shape[2]], hits, hits
+    counts = state.counts[0].astype(np.float64)  # type: ignore[attr-defined]
+    hits = counts[:, 1:] if target.task == "binary" else counts
+    total = np.broadcast_to(counts.sum(axis=1, keepdims=True), hits.shape)
+    return total, hits, hits
