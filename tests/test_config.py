@@ -328,3 +328,24 @@ def test_sizes(text, value):
     for wrong in ("", "GiB", "-1GiB", "2 apples", "0GB"):
         with pytest.raises(ValueError, match="size of memory"):
             bytes_of(wrong)
+
+
+DOC = Path(__file__).parents[1] / "docs" / "pipeline-file.md"
+
+
+def test_the_documentation_names_every_key_with_its_default_and_its_examples_parse(tmp_path):
+    text = DOC.read_text()
+    config = parse_config({"data": {"source": "a", "target": "b"}})
+    for section in ("data", "split", "model", "evaluate", "engine"):
+        part = text.split(f"### `{section}`")[1].split("\n###")[0]
+        for key, value in dump_config(config)[section].items():
+            row = next((line for line in part.splitlines() if line.startswith(f"| `{key}`")), None)
+            assert row is not None, f"{section}.{key} is not documented"
+            if isinstance(value, (int, float)) or value == "auto":
+                assert f"| `{value}` |" in row
+    examples = text.split("```yaml\n")[1:]
+    assert len(examples) == 2
+    for example in examples:
+        path = tmp_path / "p.yaml"
+        path.write_text(example.split("```")[0])
+        load_config(path)
