@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gpupipe.evaluate.svg import Plot, short
+from gpupipe.evaluate.text import cut
 
 UNIT = (0.0, 1.0)
 Json = Mapping[str, Any]
@@ -16,11 +17,11 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with its heading, a legend of (CSS class, text), and one line below."""
+    """A plot with its heading, a legend of (CSS class, name, value), and one line below."""
 
     title: str
     svg: Markup
-    legend: list[tuple[str, str]] = field(default_factory=list)
+    legend: list[tuple[str, str, str]] = field(default_factory=list)
     caption: str = ""
 
 
@@ -45,11 +46,11 @@ def _roc(series: Sequence[Json]) -> Figure:
         plot.area(series[0]["fpr"], series[0]["tpr"], "s0")
     for i, one in reversed(list(enumerate(series))):
         plot.line(one["fpr"], one["tpr"], f"s{i % 8}")
-    legend = [(f"s{i % 8}", f"{one['name']} · {one['auc']:.3f}") for i, one in enumerate(series)]
+    legend = [(f"s{i % 8}", str(one["name"]), f"{one['auc']:.3f}") for i, one in enumerate(series)]
     if len(series) == 1:
         return Figure("ROC", plot.render(), caption=f"Area {series[0]['auc']:.4f}; a coin has 0.5.")
     return Figure("ROC, each class against the rest", plot.render(), legend,
-                  "The areas are beside the names; a coin has 0.5.")
+                  "The area beside each name; a coin has 0.5.")
 
 
 def _precision_recall(data: Json) -> Figure:
@@ -86,8 +87,8 @@ def _scores(data: Json) -> Figure:
                 y_label="share of the class", percent="y")
     for share, css in zip(shares, ("s1", "s0"), strict=False):
         plot.bars(data["edges"], share, f"{css} half")
-    legend = [(css, one["name"]) for css, one in zip(("s1", "s0"), data["series"], strict=False)]
-    return Figure("Scores", plot.render(), legend)
+    named = zip(("s1", "s0"), data["series"], strict=False)
+    return Figure("Scores", plot.render(), [(css, str(one["name"]), "") for css, one in named])
 
 
 def _gain(data: Json) -> Figure:
@@ -158,7 +159,7 @@ def _learning(data: Json) -> Figure:
     low, high = min(shown), max(shown)
     room = (high - low) * 0.06
     plot = Plot((0, rounds), (low - room, high + room), title="Learning curve",
-                x_label="boosting round", y_label=str(data.get("metric", "loss")))
+                x_label="boosting round", y_label=cut(data.get("metric") or "loss", 30))
     for css, _, values in named:
         step = max(1, len(values) // 300)
         at = [i for i in range(0, len(values), step) if low - room <= values[i] <= high + room]
@@ -171,4 +172,5 @@ def _learning(data: Json) -> Figure:
         values = data.get("valid") or []
         if 0 < best <= len(values):
             plot.points([best], [values[best - 1]], "s0")
-    return Figure("Learning curve", plot.render(), [(css, name) for css, name, _ in named], caption)
+    legend = [(css, name, "") for css, name, _ in named]
+    return Figure("Learning curve", plot.render(), legend, caption)

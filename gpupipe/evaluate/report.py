@@ -8,16 +8,17 @@ None, which is shown as a dash.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 from gpupipe.evaluate.figures import figures
 from gpupipe.evaluate.metrics import DEFAULT_METRICS, METRICS, Task
 from gpupipe.evaluate.svg import short, spark
-from gpupipe.evaluate.text import CONTROL, name_tag, number, percent, score, seconds
+from gpupipe.evaluate.text import CONTROL, cut, name_tag, number, percent, score, seconds
 
 SHOWN_COLUMNS = 60
 SHOWN_FEATURES = 25
@@ -111,8 +112,12 @@ class Scored(TypedDict, total=False):
 
 
 class Metrics(TypedDict, total=False):
-    """``cross_validation`` scores the out-of-fold predictions; ``folds`` has one dict a fold."""
+    """``cross_validation`` scores the out-of-fold predictions; ``folds`` has one dict a fold.
 
+    ``confidence`` is the intervals' (default 0.95).
+    """
+
+    confidence: float
     holdout: Scored
     cross_validation: Scored
     folds: list[dict[str, float | None]]
@@ -207,8 +212,9 @@ def view(data: Report) -> dict[str, Any]:
     importances = sorted(data.get("importances") or [], key=lambda i: -(i.get("share") or 0))
     timings = data.get("timings") or []
     return {
-        "r": data,
+        "r": {key: value for key, value in data.items() if value is not None},
         "hero": _comparison(data["task"], headline, basis) if basis.get("model") else None,
+        "confidence": f"{100 * metrics.get('confidence', 0.95):g}%",
         "basis": basis,
         "basis_label": label,
         "table": [_comparison(data["task"], name, basis) for name in basis.get("model") or {}],
@@ -222,7 +228,8 @@ def view(data: Report) -> dict[str, Any]:
         "importances": importances[:SHOWN_FEATURES],
         "other_importances": importances[SHOWN_FEATURES:],
         "total_seconds": sum(t.get("seconds") or 0 for t in timings),
-        "slices": [_slice(data["task"], s) for s in data.get("slices") or []],
+        "slices": [_slice(data["task"], one, basis.get("model") or {})
+                   for one in data.get("slices") or []],
     }
 
 
@@ -261,7 +268,7 @@ def _scale(scores: list[Mapping[str, Any]]) -> tuple[float, float] | None:
     lead = spans[0]
 
     def far(span: list[float]) -> float:
-        return max(abs(min(span) - lead[0]), abs(max(span) - lead[0]))
+        return float(max(abs(v - lead[0]) for v in span))
 
     spans.sort(key=far)
     while len(spans) > 2 and max(lead) - min(lead) < 0.06 * far(spans[-1]) > 0.09 * far(spans[-2]):
@@ -349,27 +356,31 @@ def _confusion(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {"classes": data["classes"], "rows": rows, "dense": len(rows) > 10}
 
 
-def _slice(task: Task, data: Slices) -> dict[str, Any]:
+def _slice(task: Task, data: Slices, whole: Scores) -> dict[str, Any]:
     rows = data["rows"]
     names = list(rows[0]["scores"]) if rows else []
     lead = names[0] if names else ""
-    scale = _scale([r["scores"].get(lead) or {} for r in rows])
+    scale = _scale([r["scores"].get(lead) or {} for r in rows] + [whole.get(lead) or {}])
+    reference = _track(whole.get(lead) or {}, scale) or {}
+    tracks = [_track(r["scores"].get(lead) or {}, scale) for r in rows]
     return {
         "column": data["column"],
         "names": names,
         "titles": [_title(task, n) for n in names],
         "means": bool(rows) and "target_mean" in rows[0],
-        "rows": [{**r, "track": _track(r["scores"].get(lead) or {}, scale)} for r in rows],
+        "rows": [{**r, "track": t and {**t, "ref": reference.get("at")}}
+                 for r, t in zip(rows, tracks, strict=True)],
     }
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8"),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True,
     )
     environment.filters.update(
         number=number, score=score, percent=percent, seconds=seconds, tag=name_tag, short=short,
-        card=_card,
+        card=_card, cut=cut,
     )
     return environment

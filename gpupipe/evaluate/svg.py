@@ -28,7 +28,9 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 def short(value: float) -> str:
     """A tick's label: ``0.25``, ``1,500``, ``20k``, ``3.5M``."""
-    size = abs(value)
+    if value < 0:
+        return "−" + short(-value)
+    size = value
     for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
         if size >= limit:
             unit = 1e3 if suffix == "k" else limit
@@ -51,7 +53,8 @@ class Plot:
     ) -> None:
         self.x, self.y = _open(x), _open(y)
         self.title, self.width, self.height = title, width, height
-        self.left, self.right, self.top, self.bottom = 52, 18, 10, 44
+        longest = max((len(_tick(v, "y" in percent)) for v in ticks(*self.y, y_ticks)), default=0)
+        self.left, self.right, self.top, self.bottom = 30 + 7 * longest, 18, 10, 44
         self.parts: list[str] = []
         self._axes(x_label, y_label, x_ticks, y_ticks, percent)
 
@@ -104,7 +107,7 @@ class Plot:
     def cells(self, counts: Sequence[Sequence[float]], css: str, shades: int = 9) -> None:
         """A 2-D histogram over the whole frame, ``counts[i][j]`` at the i-th x and j-th y.
 
-        Shades go by the square root of the count, so that sparse cells can be seen.
+        Shades go by the logarithm of the count, so that sparse cells can be seen.
         """
         most = max((c for row in counts for c in row), default=0)
         if not most:
@@ -115,12 +118,12 @@ class Plot:
         for i, row in enumerate(counts):
             for j, count in enumerate(row):
                 if count:
-                    shade = min(shades - 1, int(math.sqrt(count / most) * shades))
+                    shade = min(shades - 1, int(math.log1p(count) / math.log1p(most) * shades))
                     left, top = self.left + i * wide, self.py(self.y[0]) - (j + 1) * tall
                     paths[shade].append(f"M{left:.1f} {top:.1f}h{wide:.2f}v{tall:.2f}h-{wide:.2f}z")
         for shade, path in enumerate(paths):
             if path:
-                opacity = 0.12 + 0.88 * shade / (shades - 1)
+                opacity = 0.18 + 0.82 * shade / (shades - 1)
                 self.parts.append(
                     f'<path class="bar {css}" fill-opacity="{opacity:.2f}" d="{"".join(path)}"/>'
                 )
