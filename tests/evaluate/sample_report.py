@@ -28,23 +28,26 @@ ADULT = ["age", "workclass", "fnlwgt", "education", "education-num", "marital-st
          "hours-per-week", "native-country", "outcome"]
 
 
-def adult(data: Path, rounds: int = 200, resamples: int = 1000) -> Report:
+def adult(data: Path, rounds: int = 200, resamples: int = 1000,
+          rows: int | None = None) -> Report:
     table = pd.read_csv(data / "adult" / "adult.data", names=ADULT, header=0, skipinitialspace=True,
                         na_values="?")
-    return build("adult-income", "binary", table, "outcome", ["<=50K", ">50K"],
+    return build("adult-income", "binary", table[:rows], "outcome", ["<=50K", ">50K"],
                  ["sex", "race", "education"], "adult/adult.data", rounds, resamples)
 
 
-def cut(data: Path, rounds: int = 120, resamples: int = 1000) -> Report:
+def cut(data: Path, rounds: int = 120, resamples: int = 1000,
+        rows: int | None = None) -> Report:
     table = pd.read_csv(data / "diamonds" / "diamonds.csv")
     classes = ["Fair", "Good", "Very Good", "Premium", "Ideal"]
-    return build("diamonds-cut", "multiclass", table, "cut", classes, ["color", "clarity"],
+    return build("diamonds-cut", "multiclass", table[:rows], "cut", classes, ["color", "clarity"],
                  "diamonds/diamonds.csv", rounds, resamples)
 
 
-def price(data: Path, rounds: int = 200, resamples: int = 1000) -> Report:
+def price(data: Path, rounds: int = 200, resamples: int = 1000,
+          rows: int | None = None) -> Report:
     table = pd.read_csv(data / "diamonds" / "diamonds.csv")
-    return build("diamonds-price", "regression", table, "price", [], ["cut", "color"],
+    return build("diamonds-price", "regression", table[:rows], "price", [], ["cut", "color"],
                  "diamonds/diamonds.csv", rounds, resamples)
 
 

@@ -76,7 +76,7 @@ def assert_safe(html: str) -> Page:
 @pytest.fixture(scope="module")
 def reports(shared_data) -> dict[str, Report]:
     """Really trained, quickly, and through JSON as a run would keep them."""
-    made = {make.__name__: make(shared_data, rounds=15, resamples=60)
+    made = {make.__name__: make(shared_data, rounds=15, resamples=60, rows=9_000)
             for make in (sample_report.adult, sample_report.cut, sample_report.price)}
     return json.loads(json.dumps(made, allow_nan=False))
 
@@ -104,9 +104,9 @@ def test_any_section_may_be_missing_or_none(reports):
         for key in reports[name]:
             if key in ("name", "task"):
                 continue
-            for value in (None, "left out"):
-                report = {k: v for k, v in reports[name].items() if k != key}
-                assert_safe(render_report(report if value else {**report, key: None}))
+            assert_safe(render_report({k: v for k, v in reports[name].items() if k != key}))
+            if name == "adult":
+                assert_safe(render_report({**reports[name], key: None}))
     page = assert_safe(render_report({"name": "alone", "task": "binary"}))
     assert page.named("section") == []
 
