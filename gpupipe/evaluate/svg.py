@@ -54,7 +54,7 @@ class Plot:
         self.x, self.y = _open(x), _open(y)
         self.title, self.width, self.height = title, width, height
         longest = max((len(_tick(v, "y" in percent)) for v in ticks(*self.y, y_ticks)), default=0)
-        self.left, self.right, self.top, self.bottom = 30 + 7 * longest, 18, 10, 44
+        self.left, self.right, self.top, self.bottom = 34 + 7 * longest, 18, 10, 44
         self.parts: list[str] = []
         self._axes(x_label, y_label, x_ticks, y_ticks, percent)
 
@@ -127,10 +127,6 @@ class Plot:
                 self.parts.append(
                     f'<path class="bar {css}" fill-opacity="{opacity:.2f}" d="{"".join(path)}"/>'
                 )
-
-    def label(self, x: float, y: float, text: str, anchor: str = "start") -> None:
-        at = f'x="{self.px(x):.1f}" y="{self.py(y):.1f}"'
-        self.parts.append(f'<text class="mark" {at} text-anchor="{anchor}">{escape(text)}</text>')
 
     def render(self) -> Markup:
         # What is put together here is numbers and text that was escaped where it was added.

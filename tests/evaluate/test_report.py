@@ -193,6 +193,16 @@ def test_a_far_baseline_is_off_the_scale_so_that_intervals_can_be_seen():
     assert max(widths) > 15
 
 
+def test_many_classes_make_a_numbered_confusion_table():
+    classes = [f"<class {i}>" for i in range(23)]
+    counts = [[float(i == j) * 10 for j in range(23)] for i in range(23)]
+    html = render_report({"name": "n", "task": "multiclass", "classes": classes,
+                          "curves": {"confusion": {"classes": classes, "counts": counts}}})
+    page = assert_safe(html)
+    assert len(page.named("td")) == 23 * 23
+    assert {"scope": "col", "title": "<class 22>"} in page.named("th")
+
+
 def test_numbers_are_written_for_people():
     assert [number(v) for v in (3, 1234567, 0.123456, 12345.6, -2.5, 1e-7, 0.0)] == [
         "3", "1,234,567", "0.1235", "12,346", "−2.5", "1.00e-07", "0"]
