@@ -19,6 +19,7 @@ from gpupipe.data.dataset import Dataset
 from gpupipe.data.split import Split
 from gpupipe.engine.hashing import mix64
 from gpupipe.engine.local import LocalEngine
+from gpupipe.engine.machine import release_memory
 from gpupipe.errors import ConfigError
 from gpupipe.features import bind_features, default_notes, default_steps, steps_of
 from gpupipe.models import FittedModel, Matrix, Model, Training, model_of
@@ -49,6 +50,7 @@ class Timings:
     def stage(self, name: str, rows: int | None = None) -> Iterator[None]:
         start = time.perf_counter()
         yield
+        release_memory()
         self.stages.append(
             {"stage": name, "seconds": round(time.perf_counter() - start, 4), "rows": rows}
         )

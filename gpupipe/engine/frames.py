@@ -22,7 +22,7 @@ from gpupipe.engine.hashing import MISSING_HASH, hash_numbers, hash_strings
 Array = Any
 """A NumPy or CuPy array."""
 Frame = Any
-"""A pandas or cuDF data frame."""
+"""A pandas or cuDF data frame, as its frame layer keeps it; it has a length."""
 
 MISSING = -1
 """The code of a missing value."""
@@ -88,6 +88,17 @@ CALENDAR_PARTS = (
 """What `Frames.calendar` knows: the names are those of pandas' ``.dt``."""
 
 
+@dataclass(frozen=True)
+class TextApart:
+    """A pandas frame whose text columns are codes into ``levels``."""
+
+    data: pd.DataFrame
+    levels: dict[str, pa.Array]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
 class PandasFrames:
     """The frame layer on pandas and NumPy."""
 
@@ -96,8 +107,8 @@ class PandasFrames:
     def frame(self, table: pa.Table) -> Frame:
         """A pandas frame: integers and booleans with real nulls, text as int32 codes.
 
-        The distinct values that the codes point at are kept under ``frame.attrs["levels"]``:
-        as pandas categories they would be copied and checked again for every batch.
+        The distinct values that the codes point at are kept beside it: as pandas categories
+        they would be copied and checked again for every batch.
         """
         levels: dict[str, pa.Array] = {}
         columns = []
@@ -110,17 +121,15 @@ class PandasFrames:
                 columns.append(column)
         plain = pa.Table.from_arrays(columns, names=table.column_names)
         nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-        frame = plain.to_pandas(types_mapper=nullable.get, split_blocks=True)
-        frame.attrs["levels"] = levels
-        return frame
+        return TextApart(plain.to_pandas(types_mapper=nullable.get, split_blocks=True), levels)
 
     def column(self, frame: Frame, name: str, dtype: str) -> Column:
         """Column ``name`` as arrays, of one of the six logical types."""
-        series = frame[name]
+        series = frame.data[name]
         if dtype in ("float32", "float64"):
             return Column(dtype, series.to_numpy(dtype=dtype))
         if dtype == "string":
-            return Column(dtype, series.to_numpy(), None, frame.attrs["levels"][name])
+            return Column(dtype, series.to_numpy(), None, frame.levels[name])
         missing = series.isna().to_numpy()
         some = bool(missing.any())
         if dtype == "timestamp":
@@ -148,7 +157,7 @@ class PandasFrames:
         An infinity is no measurement: models refuse it and means drown in it. It is counted
         in the profile and then treated as missing. Timestamps are microseconds since 1970.
         """
-        values = column.values.astype("float64")
+        values = column.values.astype("float64", copy=False)
         if column.dtype in ("float32", "float64"):
             finite = self.xp.isfinite(values)
             return values if bool(finite.all()) else self.xp.where(finite, values, self.xp.nan)

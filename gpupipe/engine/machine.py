@@ -37,6 +37,14 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def release_memory() -> None:
+    """Give freed memory back to the system, where the C library can (glibc)."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        return
+
+
 def cuda_devices() -> int:
     """How many CUDA devices this process may use; asks the driver, makes no context."""
     for name in ("libcuda.so.1", "libcuda.so", "nvcuda.dll"):

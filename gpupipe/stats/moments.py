@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Self
 
 import numpy as np
 
-from gpupipe.engine.frames import Array, Column, Frames
+from gpupipe.engine.frames import Array, Column, Frames, PandasFrames
 from gpupipe.stats.state import Rows, State, added, count_cells
 
 BASE_BITS = 32
@@ -77,6 +78,18 @@ class MomentState(State):
         k = 64 - (exact.numerator.bit_length() - exact.denominator.bit_length()) // 2
         return float(Fraction(math.isqrt(int(exact * Fraction(4) ** k))) / Fraction(2) ** k)
 
+    def filled(self, value: float) -> Self:
+        """The state of the column after ``value`` was put where none was, or an infinity."""
+        holes = self.missing + self.infinite
+        one = Moments(self.squares.shape[1] > 0).partial(
+            [Column("float64", np.array([value]))], Rows(np.zeros(1, np.int64), 1), PandasFrames()
+        )
+        return replace(
+            self, count=self.count + holes, missing=0 * holes, infinite=0 * holes,
+            zeros=self.zeros + holes * one.zeros, sums=self.sums + holes[:, None] * one.sums,
+            squares=self.squares + holes[:, None] * one.squares,
+        )
+
     def _variance(self, bucket: int, ddof: int) -> Fraction | None:
         n = int(self.count[bucket])
         if n <= ddof:
@@ -94,7 +107,7 @@ class Moments:
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> MomentState:
         (column,) = columns
         xp, b = fx.xp, rows.buckets
-        bucket = rows.bucket.astype("int64")
+        bucket = rows.bucket
         missing = fx.is_missing(column)
         if column.levels is not None:
             return self._of_text(missing, bucket, b, fx)
@@ -153,7 +166,7 @@ class CrossProducts:
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> ProductState:
         left, right = (fx.numbers(c) for c in columns)
         both = fx.xp.isfinite(left) & fx.xp.isfinite(right)
-        x, y, bucket = left[both], right[both], rows.bucket.astype("int64")[both]
+        x, y, bucket = left[both], right[both], rows.bucket[both]
         b = rows.buckets
         return ProductState(
             count=count_cells(bucket, b, fx),

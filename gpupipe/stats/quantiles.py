@@ -51,7 +51,7 @@ class Histogram:
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> HistogramState:
         values = fx.numbers(columns[0])
         finite = fx.xp.isfinite(values)
-        key = rows.bucket.astype("int64") * BINS + bin_of(values, fx)
+        key = rows.bucket * BINS + bin_of(values, fx)
         counts = count_cells(key[finite], rows.buckets * BINS, fx)
         return HistogramState(counts.reshape(rows.buckets, BINS))
 
@@ -112,7 +112,7 @@ class Window:
         xp = fx.xp
         values = fx.numbers(columns[0])
         finite = xp.isfinite(values)
-        values, bucket = values[finite] + 0.0, rows.bucket.astype("int64")[finite]
+        values, bucket = values[finite] + 0.0, rows.bucket[finite]
         bins = bin_of(values, fx)
         firsts = xp.asarray([first for first, _ in self.spans])
         lasts = xp.asarray([-1, *(last for _, last in self.spans)])

@@ -26,7 +26,7 @@ class Rows:
 
     Attributes
     ----------
-    bucket : integer array ``[n]``, the bucket of each row, below ``buckets``.
+    bucket : int64 ``[n]``, the bucket of each row, below ``buckets``.
     buckets : how many buckets there are.
     target : None, class codes (int64 ``[n]``) or values (float64 ``[n]``).
     """

@@ -68,7 +68,7 @@ class Vocabulary:
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> VocabularyState:
         codes, levels = cells_of(columns[0], fx)
         n = len(levels)
-        counts = count_cells(rows.bucket.astype("int64") * n + codes, rows.buckets * n, fx)
+        counts = count_cells(rows.bucket * n + codes, rows.buckets * n, fx)
         state = VocabularyState(levels, counts.reshape(rows.buckets, n), self.limit)
         return state._bounded()
 
@@ -91,7 +91,7 @@ class TargetCounts:
         codes, levels = cells_of(columns[0], fx)
         n, c = len(levels), self.classes
         known = rows.target >= 0
-        key = (rows.bucket.astype("int64") * n + codes) * c + rows.target
+        key = (rows.bucket * n + codes) * c + rows.target
         counts = count_cells(key[known], rows.buckets * n * c, fx)
         return TargetCountState(levels, counts.reshape(rows.buckets, n, c))
 
@@ -128,7 +128,7 @@ class TargetSums:
         codes, levels = cells_of(columns[0], fx)
         n = len(levels)
         known = xp.isfinite(rows.target)
-        key = (rows.bucket.astype("int64") * n + codes)[known]
+        key = (rows.bucket * n + codes)[known]
         unit = (rows.target[known] - self.centre) / self.reach if self.reach else (
             xp.zeros(int(known.sum()))
         )

@@ -89,6 +89,18 @@ class Evidence(Protocol):
         """Over all rows: fit for hints alone. None: not yet known."""
 
 
+class NoEvidence:
+    """`Evidence` before any scan: nothing is known."""
+
+    train: tuple[int, ...] = ()
+
+    def training(self, statistic: Statistic) -> None: ...
+
+    def folds(self, statistic: Statistic) -> None: ...
+
+    def everything(self, statistic: Statistic) -> None: ...
+
+
 class Step(BaseModel):
     """Base class of all steps."""
 
@@ -122,6 +134,17 @@ class Step(BaseModel):
     ) -> tuple[Output, ...]:
         """The outputs for one batch. ``rows`` is None when scoring new data."""
         raise TypeError(f"step {self.name!r} has no transform")
+
+    def derived_from(self, statistic: Statistic) -> Statistic | None:
+        """The statistic of the input from which `derive` makes ``statistic`` of the output.
+
+        None (the default) where the output has to be scanned.
+        """
+        return None
+
+    def derive(self, statistic: Statistic, state: Any, params: Params) -> Any:
+        """``statistic`` of the output, to the bit what a scan would find, from the input's."""
+        raise TypeError(f"step {self.name!r} derives nothing")
 
     def export(self, params: Params) -> Params:
         """The part of the params that scoring new data needs."""

@@ -70,7 +70,8 @@ class OneHot(VocabularyStep):
         names = [_text(v) for v in levels.to_pylist()]
         other = keep < len(ranked.levels)
         missing = state.missing > 0
-        names += ["(other)"] * other + ["(missing)"] * missing
+        extra = ["(other)"] * other + ["(missing)"] * missing
+        names = [repr(n) if n in extra else n for n in names] + extra
         return {"levels": levels, "names": names, "other": other, "missing": missing}
 
     def transform(

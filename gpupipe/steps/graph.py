@@ -20,7 +20,7 @@ import pyarrow as pa
 from gpupipe.engine.frames import Block, Column, Frame, Frames
 from gpupipe.errors import ConfigError
 from gpupipe.stats.state import Rows
-from gpupipe.steps.base import Feature, Output, Params, Step, Target, select
+from gpupipe.steps.base import Feature, NoEvidence, Output, Params, Step, Target, select
 
 
 @dataclass(frozen=True)
@@ -85,22 +85,31 @@ class Graph:
         return list(dict.fromkeys(node.raw for node in self.outputs))
 
     def levels(self) -> list[list[str]]:
-        """What each scan learns, for `plan`: a list of ``step(column)`` a scan.
-
-        A quantile takes two looks, but of a raw column the profile has already taken the
-        first. (Where the training rows are unlike the rest, a scan more may be needed.)
-        """
+        """What each scan learns, for `plan`: a list of ``step(column)`` a scan."""
         depth: dict[str, int] = {}
         scans: list[list[str]] = []
         for bound in self.bound:
             above = bound.input.made_by
-            start = 0 if above is None else depth[above.key]
-            looks = min(bound.step.looks, 1) if above is None else bound.step.looks
-            depth[bound.key] = start + looks
-            scans += [[] for _ in range(depth[bound.key] - len(scans))]
-            for scan in scans[start : depth[bound.key]]:
-                scan.append(f"{bound.step.name}({bound.input.feature.name})")
+            start = depth[above.key] if above is not None else 0
+            own = start + bound.step.looks
+            if above is not None and bound.step.looks == 1 and self.derivable(bound):
+                # Its statistic is taken of its input's input, in an earlier scan.
+                over = above.input.made_by
+                own = max(start, (depth[over.key] if over is not None else 0) + 1)
+            depth[bound.key] = own
+            if bound.step.looks:
+                while len(scans) < own:
+                    scans.append([])
+                scans[own - 1].append(f"{bound.step.name}({bound.input.feature.name})")
         return scans
+
+    def derivable(self, bound: Bound) -> bool:
+        """Whether all that a step needs first follows from its input's own input."""
+        above = bound.input.made_by
+        return above is not None and all(
+            above.step.derived_from(n) is not None
+            for n in bound.step.needs(self.target, NoEvidence())
+        )
 
 
 def bind(

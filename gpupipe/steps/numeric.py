@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from gpupipe.engine.frames import Column, Frames
 from gpupipe.errors import ConfigError
-from gpupipe.stats.moments import Moments
+from gpupipe.stats.moments import Moments, MomentState
 from gpupipe.stats.quantiles import Extremes, Histogram, Window, exact_quantile, window_for
 from gpupipe.stats.state import Rows, Statistic
 from gpupipe.stats.tables import Vocabulary
@@ -128,6 +128,14 @@ class Impute(Step):
         if isinstance(fill, float) and np.isnan(fill):
             fill = None
         return {"fill": float(fill) if isinstance(fill, (bool, int)) else fill}
+
+    def derived_from(self, statistic: Statistic) -> Statistic | None:
+        return statistic if isinstance(statistic, Moments) and not self.indicator else None
+
+    def derive(self, statistic: Statistic, state: MomentState, params: Params) -> MomentState:
+        """Every missing value has become one more of the fill value: sums are exact, so the
+        moments of the filled column follow from the counts, and no scan is needed."""
+        return state.filled(float(params["fill"] or 0.0))
 
     def transform(
         self, column: Column, params: Params, rows: Rows | None, fx: Frames

@@ -23,6 +23,7 @@ from gpupipe.engine.frames import Column
 from gpupipe.engine.local import LocalEngine
 from gpupipe.errors import DataError
 from gpupipe.stats.state import Rows, State, Statistic
+from gpupipe.steps.base import NoEvidence
 from gpupipe.steps.graph import Batch, Fitted, Graph, Node
 
 Advance = Callable[[int], None]
@@ -65,7 +66,8 @@ class Rowed:
             where = slice(start, start + table.num_rows)
             start = where.stop
             target = None if mine.target is None else fx.to_device(mine.target[where])
-            rows = Rows(fx.to_device(mine.bucket[where]), self.buckets, target)
+            bucket = fx.to_device(mine.bucket[where]).astype("int64")
+            rows = Rows(bucket, self.buckets, target)
             yield Batch(fx.frame(table), dtypes, rows, fx), where
 
 
@@ -130,17 +132,50 @@ def learn(
 def _advance(graph: Graph, view: View, fitted: Fitted, knowledge: Knowledge) -> None:
     """Finalise what can be, and ask for the statistics that the others wait for."""
     for bound in graph.bound:
-        if fitted.learned(bound) or not fitted.ready(bound.input):
+        if fitted.learned(bound):
+            continue
+        if not fitted.ready(bound.input):
+            for statistic in bound.step.needs(graph.target, NoEvidence()):
+                _foresee(statistic, bound.input, fitted, knowledge)
             continue
         identity = fitted.identity(bound.input)
         evidence = StepEvidence(knowledge, identity, view.train)
         needs = bound.step.needs(graph.target, evidence)
-        missing = [s for s in needs if (s, identity) not in knowledge.states]
-        if missing:
-            for statistic in missing:
-                knowledge.wanted[statistic, identity] = (bound.input, fitted)
-        else:
+        known = [_known(n, bound.input, fitted, knowledge) for n in needs]
+        if all(known):
             fitted.params[bound.key] = bound.step.finalize(graph.target, evidence)
+
+
+def _known(statistic: Statistic, node: Node, fitted: Fitted, knowledge: Knowledge) -> bool:
+    """Whether a statistic is known, or follows from what is; if not, it is asked for.
+
+    A step that can tell what it does to a statistic (`Step.derive`) saves the scan of its
+    output: the statistic of its input is asked for instead.
+    """
+    key = (statistic, fitted.identity(node))
+    if key in knowledge.states:
+        return True
+    above = node.made_by
+    source = above.step.derived_from(statistic) if above is not None else None
+    if above is None or source is None:
+        knowledge.wanted[key] = (node, fitted)
+        return False
+    if not _known(source, above.input, fitted, knowledge):
+        return False
+    state = knowledge.states[source, fitted.identity(above.input)]
+    knowledge.states[key] = above.step.derive(statistic, state, fitted.params[above.key])
+    return True
+
+
+def _foresee(statistic: Statistic, node: Node, fitted: Fitted, knowledge: Knowledge) -> None:
+    """Ask in time for what will follow from a statistic of a column that is there already."""
+    while not fitted.ready(node):
+        assert node.made_by is not None
+        source = node.made_by.step.derived_from(statistic)
+        if source is None:
+            return
+        statistic, node = source, node.made_by.input
+    _known(statistic, node, fitted, knowledge)
 
 
 def _scan(source: Rowed, knowledge: Knowledge, progress: Any) -> None:

@@ -96,7 +96,7 @@ def test_cross_products_are_exact_where_both_columns_have_a_value(pairs):
     )
     both = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
     assert int(state.count[0]) == len(both)
-    total = moments.exact_total(state.products[0], moments.PRODUCT_UNIT)
+    total = state.total_of_products()
     assert total == sum((Fraction(a) * Fraction(b) for a, b in both), Fraction(0))
 
 
