@@ -130,9 +130,9 @@ class Pipeline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 table = table.append_column(_free("sample_weight", table), pa.array(weight))
                 table = table.filter(pa.array(weight > 0))
             config = self._config(table, weight is not None)
-            engine = LocalEngine(_threads(self.n_jobs), int(self.batch_rows))
+            engine = LocalEngine(_threads(self.n_jobs), config.engine.batch_rows)
             trained = train(config, ingest(table, cache=Path()), engine, baselines=False)
-            contents = _labelled(contents_of(trained), getattr(self, "classes_", ()))
+            contents = _labelled(contents_of(trained), self._labels())
             self.bundle_ = Bundle(contents, Path())
             self._golden = golden_rows(self.bundle_, table.slice(0, GOLDEN_ROWS))
         self.notes_ = list(trained.notes)
@@ -258,6 +258,11 @@ class Pipeline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                             f"{self.classes_.tolist()[0]!r}")
         return np.asarray(np.searchsorted(self.classes_, y), np.int64)
 
+    def _labels(self) -> list[str]:
+        """The classes as text, as a pipeline file's bundle would name them."""
+        classes = self.classes_.tolist() if self.task == "classification" else []
+        return [label_of(c) for c in classes]
+
     def _config(self, table: pa.Table, weighted: bool) -> PipelineConfig:
         """The pipeline file that says the same as the parameters."""
         names = table.column_names[::-1]
@@ -267,14 +272,16 @@ class Pipeline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         task = "regression"
         if self.task == "classification":
             task = "binary" if len(self.classes_) == 2 else "multiclass"
-        params = {k: v.item() if isinstance(v, np.generic) else v
-                  for k, v in (self.model_params or {}).items()}
+        features = list(self.features) if isinstance(self.features, tuple) else self.features
+        params: Any = self.model_params if self.model_params is not None else {}
+        if isinstance(params, Mapping):  # a search draws NumPy's numbers
+            params = {k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()}
         return parse_config({
             "data": {"source": "X", "target": names[1 if weighted else 0], "task": task,
                      "weight": names[0] if weighted else None},
             "split": {"holdout": 0.0, "folds": 0},
-            "features": None if self.features is None else list(self.features),
-            "model": {"kind": self.model, "params": params}, "seed": int(seed),
+            "features": features, "model": {"kind": self.model, "params": params},
+            "engine": {"batch_rows": self.batch_rows}, "seed": int(seed),
         })
 
     def _scores(self, X: Any) -> np.ndarray:
@@ -338,7 +345,9 @@ def _free(name: str, table: pa.Table) -> str:
 
 def _arrow(X: Any) -> pa.Table:
     try:
-        return X if isinstance(X, pa.Table) else pa.table(X)
+        table = X if isinstance(X, pa.Table) else pa.table(X)
+        # pandas puts an index behind the columns: row labels, which scikit-learn ignores.
+        return table.select(range(X.shape[1])) if hasattr(X, "iloc") else table
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise DataError(f"X cannot be read as an Arrow table: {str(error).splitlines()[0]}",
                         hint="give every column one type and its own name") from None
@@ -370,9 +379,8 @@ def _column(values: np.ndarray, position: int) -> pa.Array:
         raise ValueError(f"column {position} of X mixes types: {error}") from None
 
 
-def _labelled(contents: Contents, classes: Sequence[Any]) -> Contents:
+def _labelled(contents: Contents, labels: list[str]) -> Contents:
     """The contents with the labels of ``y`` in place of the codes that were trained on."""
-    labels = [label_of(c) for c in classes]
     target = replace(contents.graph.target, classes=tuple(labels))
     return replace(contents, info={**contents.info, "classes": labels},
                    graph=replace(contents.graph, target=target))
