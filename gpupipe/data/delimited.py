@@ -71,7 +71,7 @@ class RecordPatterns:
 
         self.strict = record(b + b"*(?=[" + d + b"\r\n]|\\Z)\r?")
         self.lenient = record(b"[^" + d + b"\n]*")
-        self.quoted = re.compile(quoted)
+        self.quoted = re.compile(b"(?:(?<=[" + d + b"\n])|\\A)" + quoted)
         # A quoted field loses the blanks before it and keeps its own; others lose theirs.
         self.strip = re.compile(
             b"(?:(?<=[" + d + b"\n])|\\A)" + b + b"*(" + q + b"(?:[^" + q + b"]+|" + q + q
@@ -154,10 +154,6 @@ def _scan(
     _stray_bytes(data, starts, ends, patterns, starting, bad)
     used = int(ends[used_lines - 1]) if used_lines else 0
     starting, starts, ends = starting[:used_lines], starts[:used_lines], ends[:used_lines]
-    blank_first = np.isin(text[starts], np.frombuffer(b"\n\r" + patterns.blanks, np.uint8))
-    for spot in np.flatnonzero(blank_first & starting):
-        if not data[starts[spot]:ends[spot]].strip(patterns.blanks + b"\r\n"):
-            starting[spot] = False
     rows: list[BadRow] = []
     clean = data[:used]
     if any(i < used_lines for i in bad):
@@ -173,6 +169,10 @@ def _scan(
             position, starting[i] = end, False
         pieces.append(data[position:used])
         clean = b"".join(pieces)
+    blank_first = np.isin(text[starts], np.frombuffer(b"\n\r" + patterns.blanks, np.uint8))
+    for spot in np.flatnonzero(blank_first & starting):
+        if not data[starts[spot]:ends[spot]].strip(patterns.blanks + b"\r\n"):
+            starting[spot] = False
     lines = np.flatnonzero(starting).astype(np.int64) + first_line
     return RawBlock(patterns.stripped(clean), first_line, lines, tuple(rows)), used
 
@@ -184,16 +184,11 @@ def _quotes(
 ) -> int:
     """Mark lines that continue a quoted field, and lines whose quote is never closed.
 
-    A line with an even number of quotes is whole. Returns how many lines may be used: a record
-    still open at the end waits for the next chunk.
+    Returns how many lines may be used: a record still open at the end waits for more text.
     """
-    marks = np.flatnonzero(text == patterns.quote[0])
-    counts = np.diff(np.searchsorted(marks, np.concatenate([[0], ends])))
-    odd = np.flatnonzero(counts & 1)
-    position, k = 0, 0
-    while k < len(odd):
-        i = int(odd[k])
-        k += 1
+    position = 0
+    unusual: list[int] = _unusual(text, ends, patterns).tolist()
+    for i in unusual:
         if i < position:
             continue
         start, end = int(starts[i]), int(ends[i])
@@ -211,6 +206,32 @@ def _quotes(
         bad[i] = "a quoted field is not closed"
         position = i + 1
     return len(ends)
+
+
+def _unusual(
+    text: npt.NDArray[np.uint8], ends: npt.NDArray[np.intp], patterns: RecordPatterns,
+) -> npt.NDArray[np.intp]:
+    """The lines whose quotes do not simply open and close fields, one after the other.
+
+    On all other lines the first, third, ... quote stands at a field's start or after a quote,
+    the second, fourth, ... at a field's end or before a quote, and the last one closes.
+    """
+    quote = ord(patterns.quote)
+    marks = np.flatnonzero(text == quote)
+    first = np.searchsorted(marks, np.concatenate([[0], ends]))
+    counts = np.diff(first)
+    line = np.repeat(np.arange(len(ends)), counts)
+    closing = ((np.arange(len(marks)) - first[line]) & 1).astype(bool)
+    edge, blank = np.zeros(256, bool), np.zeros(256, bool)
+    edge[[patterns.delimiter[0], 10, 13]] = True
+    blank[list(patterns.blanks)] = True
+    padded = np.concatenate([[10, 10], text, [10, 10]]).astype(np.uint8)
+    near = np.where(closing, padded[marks + 3], padded[marks + 1])
+    beyond = np.where(closing, padded[marks + 4], padded[marks])
+    fine = edge[near] | (near == quote) | (blank[near] & edge[beyond])
+    unusual = (counts & 1).astype(bool)
+    unusual[line[~fine]] = True
+    return np.flatnonzero(unusual)
 
 
 def _stray_bytes(

@@ -140,6 +140,11 @@ def read_delimited(
         with reading(file.path), open_bytes(file.path, lambda n: tick(n, "reading")) as stream:
             chunks = utf8_chunks(file.path, stream, encoding, bom)
             first = next(chunks, b"")
+            while len(first) < HEAD or not (b"\n" in first or b"\r" in first):
+                more = next(chunks, b"")
+                if not more:
+                    break
+                first += more
             if b"\r" in first[:HEAD] and b"\n" not in first[:HEAD]:
                 chunks = (c.replace(b"\r", b"\n") for c in chunks)
                 first = first.replace(b"\r", b"\n")

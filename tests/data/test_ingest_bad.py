@@ -16,6 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gpupipe.data.ingest import ingest
 from gpupipe.errors import DataError
@@ -236,3 +238,22 @@ def test_two_processes_at_once_do_not_harm_each_other(tmp_path: Path) -> None:
     said = {process.communicate()[0] for process in running}
     assert [process.returncode for process in running] == [0, 0] and len(said) == 1
     assert len(list((tmp_path / "c").iterdir())) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(st.sampled_from('a1,"\n\r \0;\t#-é.'), max_size=60),
+       share=st.sampled_from([0.0, 1.0]), chunk=st.sampled_from([8 << 20, 7]))
+def test_no_text_whatever_ends_in_anything_but_a_table_or_a_data_error(
+    text: str, share: float, chunk: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "t.csv").write_bytes(text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpupipe.data.sources.CHUNK", chunk)
+        try:
+            dataset = ingest(folder / "t.csv", cache=folder / "c", max_bad_share=share)
+        except DataError:
+            assert not list((folder / "c").glob("*"))
+            return
+    assert dataset.to_table().num_rows == dataset.rows
+    assert share or dataset.quarantine.count == 0

@@ -14,31 +14,31 @@ import pytest
 from gpupipe.data.ingest import MISSING, ingest
 from gpupipe.errors import GpupipeError
 
-I, F, S, B, T = "int64", "float64", "string", "bool", "timestamp"
-ADULT = [I, S, I, S, I, S, S, S, S, S, I, I, I, S, S]
-KDD = [I, S, S, S, *[I] * 20, *[F] * 7, I, I, *[F] * 8, S]
+N, F, S, B, T = "int64", "float64", "string", "bool", "timestamp"
+ADULT = [N, S, N, S, N, S, S, S, S, S, N, N, N, S, S]
+KDD = [N, S, S, S, *[N] * 20, *[F] * 7, N, N, *[F] * 8, S]
 
 TABLES: dict[str, tuple[int, list[str]]] = {
     "adult/adult.data": (32_561, ADULT),
     "adult/adult.test": (16_281, ADULT),
-    "bank-marketing/bank-full.csv": (45_211, [I, S, S, S, S, I, S, S, S, I, S, I, I, I, I, S, S]),
-    "credit-default/credit.csv": (30_000, [I, F, *[I] * 10, *[F] * 12, I]),
-    "telco-churn/telco.csv": (7_043, [S, S, I, S, S, I, *[S] * 12, F, F, S]),
-    "diamonds/diamonds.csv": (53_940, [F, S, S, S, F, F, I, F, F, F]),
+    "bank-marketing/bank-full.csv": (45_211, [N, S, S, S, S, N, S, S, S, N, S, N, N, N, N, S, S]),
+    "credit-default/credit.csv": (30_000, [N, F, *[N] * 10, *[F] * 12, N]),
+    "telco-churn/telco.csv": (7_043, [S, S, N, S, S, N, *[S] * 12, F, F, S]),
+    "diamonds/diamonds.csv": (53_940, [F, S, S, S, F, F, N, F, F, F]),
     "housing/housing.csv": (20_640, [*[F] * 9, S]),
-    "taxis/taxis.csv": (6_433, [T, T, I, *[F] * 5, *[S] * 6]),
-    "electricity/electricity.csv": (45_312, [I, *[F] * 6, I]),
-    "birdstrikes/birdstrikes.csv": (10_000, [S, S, S, T, S, S, S, S, S, S, I, I, I, I]),
-    "cookie-cats/cookie_cats.csv": (90_189, [I, S, I, B, B]),
+    "taxis/taxis.csv": (6_433, [T, T, N, *[F] * 5, *[S] * 6]),
+    "electricity/electricity.csv": (45_312, [N, *[F] * 6, N]),
+    "birdstrikes/birdstrikes.csv": (10_000, [S, S, S, T, S, S, S, S, S, S, N, N, N, N]),
+    "cookie-cats/cookie_cats.csv": (90_189, [N, S, N, B, B]),
     "kddcup99/kddcup.data_10_percent.gz": (494_021, KDD),
-    "nycflights13/weather.csv": (26_115, [S, I, I, I, I, F, F, F, I, F, F, F, F, F, T]),
-    "nycflights13/planes.csv": (3_322, [S, I, S, S, S, I, I, I, S]),
-    "nycflights13/airports.csv": (1_458, [S, S, F, F, I, I, S, S]),
+    "nycflights13/weather.csv": (26_115, [S, N, N, N, N, F, F, F, N, F, F, F, F, F, T]),
+    "nycflights13/planes.csv": (3_322, [S, N, S, S, S, N, N, N, S]),
+    "nycflights13/airports.csv": (1_458, [S, S, F, F, N, N, S, S]),
     "nycflights13/airlines.csv": (16, [S, S]),
-    "flights/flights-200k.arrow": (200_000, [I, I, "float32"]),
+    "flights/flights-200k.arrow": (200_000, [N, N, "float32"]),
     "nycflights13/flights_100k_sample.parquet": (
-        100_000, [I, I, I, F, F, F, F, I, F, S, I, S, S, S, F, I, I, I, T]),
-    "movies/movies.json": (3_201, [S, I, I, I, I, T, S, I, S, S, S, S, S, I, F, I]),
+        100_000, [N, N, N, F, F, F, F, N, F, S, N, S, S, S, F, N, N, N, T]),
+    "movies/movies.json": (3_201, [S, N, N, N, N, T, S, N, S, S, S, S, S, N, F, N]),
 }
 
 

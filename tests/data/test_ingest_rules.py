@@ -73,7 +73,8 @@ INFERRED = {
     "no such day": (["2020-02-30", "2020-02-01"], "string", None),
     "slashed ISO": (["2020/1/5", "2020/12/31 23:59"], "timestamp",
                     [day(2020, 1, 5), day(2020, 12, 31, 23, 59)]),
-    "month names": (["Jun 12 1998", "Aug 07 2001"], "timestamp", [day(1998, 6, 12), day(2001, 8, 7)]),
+    "month names": (["Jun 12 1998", "Aug 07 2001"], "timestamp",
+                    [day(1998, 6, 12), day(2001, 8, 7)]),
     "month names with commas": (['"March 5, 2020"', '"sept 1, 2020"'], "timestamp",
                                 [day(2020, 3, 5), day(2020, 9, 1)]),
     "day, then month name": (["12 Jun 1998", "1-Jan-70", "1-Jan-68"], "timestamp",
@@ -92,7 +93,9 @@ INFERRED = {
 
 
 @pytest.mark.parametrize("case", INFERRED)
-def test_a_text_column_takes_the_narrowest_type_of_all_its_values(case: str, tmp_path: Path) -> None:
+def test_a_text_column_takes_the_narrowest_type_of_all_its_values(
+    case: str, tmp_path: Path
+) -> None:
     values, dtype, expected = INFERRED[case]
     found, read, _ = column_of(values, tmp_path)
     assert found == dtype
@@ -172,7 +175,7 @@ def test_a_few_words_among_many_numbers_are_set_aside_with_line_and_column(tmp_p
     assert (dtype, len(values)) == ("int64", 2000)
     assert dataset.quarantine.count == 1 and dataset.quarantine.path is not None
     assert dataset.quarantine.reasons == {"x: 'oops' is not a whole number": 1}
-    (row,) = [json.loads(line) for line in Path(dataset.quarantine.path).open()]
+    (row,) = map(json.loads, Path(dataset.quarantine.path).read_text().splitlines())
     assert (row["line"], row["column"], row["text"]) == (1502, "x", "1500,oops")
 
 
