@@ -34,7 +34,7 @@ class LocalEngine:
         self.batch_rows = batch_rows
 
     def map(self, function: Callable[[P], S], parts: Sequence[P]) -> Iterator[tuple[int, S]]:
-        """Yield ``(index, function(part))`` as parts finish; at most 2 x workers are in flight."""
+        """Yield ``(index, function(part))`` as parts finish; at most workers + 1 are in flight."""
         if self.workers == 1 or len(parts) <= 1:
             for i, part in enumerate(parts):
                 yield i, function(part)
@@ -44,7 +44,7 @@ class LocalEngine:
         with ThreadPoolExecutor(self.workers) as pool:
             try:
                 while True:
-                    while len(running) < 2 * self.workers:
+                    while len(running) <= self.workers:
                         item = next(waiting, None)
                         if item is None:
                             break

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+# OpenMP threads that spin while they wait make training several times slower as soon as
+# anything else runs on the machine. Read once, when the library is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import xgboost
 

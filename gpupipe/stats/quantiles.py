@@ -21,11 +21,11 @@ BINS = 65_536
 
 
 def bin_of(values: Array, fx: Frames) -> Array:
-    """The bin (int64, 0..65535) of each float64: non-decreasing in the value. NaN: undefined."""
+    """The bin (int32, 0..65535) of each float64: non-decreasing in the value. NaN: undefined."""
     with np.errstate(over="ignore", invalid="ignore"):
-        bits = (values + 0.0).astype("float32").view("int32").astype("int64")
-    bits = fx.xp.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)
-    return (bits >> 16) + BINS // 2
+        high = (values + 0.0).astype("float32").view("int32") >> 16
+    # Below zero a greater bit pattern is a lesser number, so those are turned around.
+    return fx.xp.where(high < 0, ~high, high + BINS // 2)
 
 
 def bin_edges() -> np.ndarray:
@@ -114,10 +114,12 @@ class Window:
         finite = xp.isfinite(values)
         values, bucket = values[finite] + 0.0, rows.bucket[finite]
         bins = bin_of(values, fx)
-        firsts = xp.asarray([first for first, _ in self.spans])
-        lasts = xp.asarray([-1, *(last for _, last in self.spans)])
-        span = xp.searchsorted(firsts, bins, side="right")
-        inside = bins <= lasts[span]
+        span = xp.zeros(bins.shape, dtype="int64")
+        inside = xp.zeros(bins.shape, dtype=bool)
+        for first, last in self.spans:
+            reached = bins >= first
+            span += reached
+            inside |= reached & (bins <= last)
         levels, codes = xp.unique(values[inside], return_inverse=True)
         n, g = int(levels.shape[0]), len(self.spans) + 1
         # A value past the end of span i lies in gap i; one before the first span in gap 0.

@@ -115,7 +115,7 @@ def learn(
     Returns
     -------
     fitted : ``fitted[g][v]`` is what graph ``g`` learned in view ``v``.
-    knowledge : the states gathered, and which columns each pass read.
+    knowledge : which columns each pass read.
     """
     knowledge = Knowledge(profile or {})
     fitted = [[Fitted() for _ in views] for _ in graphs]
@@ -125,6 +125,7 @@ def learn(
             for view, own in zip(views, by_view, strict=True):
                 _advance(graph, view, own, knowledge)
         if not knowledge.wanted:
+            knowledge.states.clear()  # what they had to say is in the params
             return fitted, knowledge
         _scan(source, knowledge, progress)
 
