@@ -341,7 +341,7 @@ def test_a_fault_is_a_value_error_that_says_what_is_wrong(fault):
 
 def test_sparse_nested_and_deep_input_is_refused_in_scikit_learns_way():
     X, y = (part.to_numpy() for part in IRIS)
-    with pytest.raises(TypeError, match="[Ss]parse"):
+    with pytest.raises(TypeError, match=r"[Ss]parse"):
         Pipeline().fit(sparse.csr_array(X), y)
     with pytest.raises(ValueError, match="Found array with dim 3"):
         Pipeline().fit(X[:, :, None], y)
