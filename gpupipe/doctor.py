@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gpupipe.engine.machine import cores, memory_limit
+
 State = Literal["ok", "missing", "problem"]
 
 RAPIDS = ("cudf", "cuml", "cupy", "dask_cudf", "dask_cuda")
@@ -38,8 +40,8 @@ class Diagnosis:
     """All findings, and the device and engine that ``auto`` means here."""
 
     findings: tuple[Finding, ...]
-    device: Literal["cpu", "cuda"]
-    engine: Literal["local", "dask"]
+    device: str
+    engine: str
     why: str
 
     @property
@@ -61,37 +63,18 @@ def diagnose() -> Diagnosis:
     findings = (
         _python(), _platform(), _cores(), _memory(), *_packages(), driver, seen, rapids,
     )
-    if devices and rapids.state == "ok":
-        return Diagnosis(findings, "cuda", "local", f"{_count(devices)} and RAPIDS were found")
-    lack = "no CUDA device was found" if not devices else "RAPIDS is not installed"
-    return Diagnosis(findings, "cpu", "local", lack)
+    return Diagnosis(findings, *_auto())
 
 
-def cores() -> int:
-    """The cores this process may use: affinity, and the container's share (cgroup)."""
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
-    quota = _read("/sys/fs/cgroup/cpu.max").split()  # cgroup 2: "quota period" or "max period"
-    if len(quota) != 2:
-        quota = [_read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
-                 _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")]
-    if quota[0].isdigit() and quota[1].isdigit() and int(quota[1]):
-        count = min(count, max(1, int(quota[0]) // int(quota[1])))
-    return count
-
-
-def memory_limit() -> int:
-    """The bytes of memory this process may use: the machine's, or its container's limit."""
-    total = 0
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        limit = _read(path)
-        if limit.isdigit():
-            total = min(total or int(limit), int(limit))
-    return total
+def _auto() -> tuple[str, str, str]:
+    """The device and engine that a run would choose here, and why."""
+    try:
+        from gpupipe.config import EngineConfig
+        from gpupipe.engine.choose import choose
+    except ImportError as error:
+        return "none", "none", f"nothing can run: {error}"
+    choice = choose(EngineConfig())
+    return choice.device, choice.kind, choice.why
 
 
 def _python() -> Finding:

@@ -331,3 +331,23 @@ def test_any_answer_becomes_strict_json():
     assert json.loads(json.dumps(plain(data), allow_nan=False)) == {
         "a": None, "b": None, "c": "x", "4": [1, [2]], "d": [1, 2], "e": True,
     }
+
+
+def test_doctor_tells_a_driver_that_programs_cannot_reach_from_none_at_all(tmp_path, monkeypatch):
+    from gpupipe import doctor
+
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H100, 580.65.06, 81559 MiB'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(doctor, "_libcuda", lambda: None)
+    found = {f.what: f for f in doctor.diagnose().findings}
+    assert "NVIDIA H100" in found["NVIDIA driver"].detail
+    assert "--gpus all" in (found["NVIDIA driver"].mend or "")
+    assert found["CUDA devices"].state == "missing"
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    monkeypatch.setattr(doctor, "_nvidia_cards", lambda: 2)
+    found = {f.what: f for f in doctor.diagnose().findings}
+    if not Path("/proc/driver/nvidia/version").exists():
+        assert "2 NVIDIA cards in this machine, but no driver" in found["NVIDIA driver"].detail
+        assert "ubuntu-drivers" in (found["NVIDIA driver"].mend or "")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.console import say, short, table
+from gpupipe.console import say, table
 from gpupipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run(shown: Mapping[str, Any]) -> None:
 
 def written(output: Path, done: Mapping[str, Any]) -> None:
     rows = done.get("rows")
-    say(f"{short(rows)} rows scored to {output}" if rows is not None else f"wrote {output}")
+    say(f"{rows:,} rows scored to {output}" if rows is not None else f"wrote {output}")
 
 
 def findings(pipeline: Path, found: Sequence[Any]) -> None:
