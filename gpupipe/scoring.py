@@ -166,7 +166,7 @@ def _opened(
     """The source read as the training data was: same types, same tokens for missing."""
     info = bundle.info
     reader = info["reader"]
-    types = {f.name: f.dtype for f in bundle.schema}
+    types: dict[str, str] = {f.name: f.dtype for f in bundle.schema}
     if target is not None and target_dtype is not None:
         types[target] = target_dtype
     with tempfile.TemporaryDirectory(prefix="gpupipe-") as cache:

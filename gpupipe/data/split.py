@@ -9,6 +9,7 @@ stay together.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -154,7 +155,7 @@ def time_split(
         raise DataError("no row has a target")
     blocks = (folds or CROSSFIT - 1) + 1
     ends = [(1 - holdout) * i / blocks for i in range(1, blocks + (1 if holdout else 0))]
-    starts = [float(ordered[min(int(round(share * n)), n - 1)]) for share in ends]
+    starts = [float(ordered[min(round(share * n), n - 1)]) for share in ends]
     edges = np.unique([s for start in starts for s in ({start, start - gap})])
     lows = np.concatenate([[-np.inf], edges])
     highs = np.concatenate([edges, [np.inf]])
@@ -164,7 +165,7 @@ def time_split(
 
     last = starts[-1] if holdout else np.inf
     judged = [*starts[: blocks - 1], last if holdout else np.inf]
-    pairs = zip(judged[:-1], judged[1:], strict=True)
+    pairs = itertools.pairwise(judged)
     made = tuple(
         Fold(between(-np.inf, low - gap), between(low, high)) for low, high in pairs
     ) if folds else ()

@@ -76,8 +76,10 @@ class Target:
 class Evidence(Protocol):
     """The statistics of a step's column that scans have gathered so far."""
 
-    train: tuple[int, ...]
-    """The buckets that this view trains on."""
+    @property
+    def train(self) -> tuple[int, ...]:
+        """The buckets that this view trains on."""
+        ...
 
     def training(self, statistic: Statistic) -> Any:
         """Over the training rows: a state of one bucket, canonical. None: not yet known."""

@@ -118,7 +118,7 @@ class DateTime(Step):
     cyclic: bool = False
 
     def outputs(self, feature: Feature, target: Target) -> tuple[Feature, ...]:
-        names = []
+        names: list[str] = []
         for part in self.parts:
             turns = self.cyclic and part in PERIODS
             names += [f"{part}_sin", f"{part}_cos"] if turns else [part]
