@@ -40,7 +40,8 @@ def hash_numbers(values: Array, xp: Any) -> Array:
     A number hashes as the bits of its float64, with -0.0 as 0.0 and every NaN alike; an
     integer past 2^53, which a float64 might not hold, hashes as its own bits.
     """
-    floats = values.astype("float64") + 0.0
+    with np.errstate(invalid="ignore"):  # of a signalling NaN
+        floats = values.astype("float64") + 0.0
     bits = xp.where(xp.isnan(floats), xp.float64("nan"), floats).view("uint64")
     hashed = mix64(bits, xp)
     if values.dtype.kind == "i":
