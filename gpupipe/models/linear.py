@@ -53,14 +53,22 @@ class Linear:
         """
         x = np.concatenate([np.asarray(c) for c in train.chunks]).astype(np.float64)
         _check_numbers(x, train)
-        estimator = self._estimator(target.task, how)
-        try:
-            estimator.fit(x, np.asarray(train.target), sample_weight=train.weight)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"scikit-learn refused to train: {error}",
-                              hint="look at model.params") from error
-        coefficients = np.atleast_2d(estimator.coef_).astype(np.float64)
-        intercept = np.atleast_1d(estimator.intercept_).astype(np.float64)
+        y = np.asarray(train.target)
+        present = np.unique(y) if target.task != "regression" else y
+        if len(present) == 1 and target.task != "regression":
+            # scikit-learn will not learn from one class; what there is to learn is plain.
+            coefficients, intercept = np.zeros((1, x.shape[1])), np.zeros(1)
+        else:
+            estimator = self._estimator(target.task, how)
+            try:
+                estimator.fit(x, y, sample_weight=train.weight)
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"scikit-learn refused to train: {error}",
+                                  hint="look at model.params") from error
+            coefficients = np.atleast_2d(estimator.coef_).astype(np.float64)
+            intercept = np.atleast_1d(estimator.intercept_).astype(np.float64)
+        if target.task != "regression" and len(present) < len(target.classes):
+            coefficients, intercept = _with_absent(coefficients, intercept, present, target)
         return FittedLinear("linear", coefficients, intercept, train.names, target.task)
 
     def _estimator(self, task: str, how: Training) -> Any:
@@ -83,6 +91,22 @@ class Linear:
     def restore(cls, payload: Payload) -> FittedModel:
         return FittedLinear("linear", payload["coefficients"], payload["intercept"],
                             tuple(payload["names"]), payload["task"])
+
+
+def _with_absent(
+    coefficients: np.ndarray, intercept: np.ndarray, present: np.ndarray, target: Target
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same model over all classes: those that no training row has are never predicted."""
+    if target.task == "binary":
+        return coefficients, np.array([np.inf if present[0] == 1 else -np.inf])
+    if len(present) == 2:
+        # Two classes have one margin, that of the second against the first.
+        coefficients = np.vstack([0 * coefficients, coefficients])
+        intercept = np.concatenate([0 * intercept, intercept])
+    wide = np.zeros((len(target.classes), coefficients.shape[1]))
+    base = np.full(len(target.classes), -np.inf)
+    wide[present], base[present] = coefficients, intercept
+    return wide, base
 
 
 def _check_numbers(x: np.ndarray, train: Matrix) -> None:
