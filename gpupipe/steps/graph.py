@@ -85,31 +85,36 @@ class Graph:
         return list(dict.fromkeys(node.raw for node in self.outputs))
 
     def levels(self) -> list[list[str]]:
-        """What each scan learns, for `plan`: a list of ``step(column)`` a scan."""
+        """What each scan learns, for `plan`: a list of ``step(column)`` a scan.
+
+        A quantile takes two looks, but of a raw column the profile has already taken the
+        first. (Where the training rows are unlike the rest, a scan more may be needed.)
+        """
         depth: dict[str, int] = {}
         scans: list[list[str]] = []
+
+        def known_after(node: Node) -> int:
+            return 0 if node.made_by is None else depth[node.made_by.key]
+
         for bound in self.bound:
-            above = bound.input.made_by
-            start = depth[above.key] if above is not None else 0
-            own = start + bound.step.looks
-            if above is not None and bound.step.looks == 1 and self.derivable(bound):
-                # Its statistic is taken of its input's input, in an earlier scan.
-                over = above.input.made_by
-                own = max(start, (depth[over.key] if over is not None else 0) + 1)
-            depth[bound.key] = own
-            if bound.step.looks:
-                while len(scans) < own:
-                    scans.append([])
-                scans[own - 1].append(f"{bound.step.name}({bound.input.feature.name})")
+            raw = bound.input.made_by is None
+            looks = min(bound.step.looks, 1) if raw else bound.step.looks
+            first = known_after(self.scanned(bound))
+            depth[bound.key] = max(known_after(bound.input), first + looks)
+            scans += [[] for _ in range(first + looks - len(scans))]
+            for scan in scans[first : first + looks]:
+                scan.append(f"{bound.step.name}({bound.input.feature.name})")
         return scans
 
-    def derivable(self, bound: Bound) -> bool:
-        """Whether all that a step needs first follows from its input's own input."""
-        above = bound.input.made_by
-        return above is not None and all(
-            above.step.derived_from(n) is not None
-            for n in bound.step.needs(self.target, NoEvidence())
-        )
+    def scanned(self, bound: Bound) -> Node:
+        """The node whose values a step learns from: its input, or what that follows from."""
+        node, needs = bound.input, bound.step.needs(self.target, NoEvidence())
+        while needs and node.made_by is not None:
+            sources = [node.made_by.step.derived_from(n) for n in needs]
+            if None in sources:
+                break
+            node, needs = node.made_by.input, tuple(s for s in sources if s is not None)
+        return node
 
 
 def bind(

@@ -73,7 +73,8 @@ EXAMPLES: dict[str, list[dict]] = {
 CHAINS = {
     "impute then scale": [("impute", {"strategy": "mean"}), ("scale", {"columns": "numeric"})],
     "impute then robust scale": [("impute", {}), ("scale", {"method": "robust"})],
-    "target_encode then scale": [("target_encode", {"columns": TEXT}), ("scale", {"columns": TEXT})],
+    "target_encode then scale": [("target_encode", {"columns": TEXT}),
+                                 ("scale", {"columns": TEXT})],
     "impute then bin": [("impute", {"columns": NUMBERS}), ("bin", {"columns": NUMBERS, "bins": 5})],
     "impute text then one_hot": [("impute", {"columns": TEXT, "strategy": "most_frequent"}),
                                  ("one_hot", {"columns": TEXT})],
@@ -117,11 +118,11 @@ def test_any_partitioning_order_and_workers_give_the_same_params(name, data):
         workers=data.draw(st.sampled_from([1, 3])),
     )
     again, _ = learn(graphs, views, parts)
-    for a, b in zip(sum(once, []), sum(again, []), strict=True):
-        assert digests(a) == digests(b)
+    for a, b in zip(once, again, strict=True):
+        assert [digests(f) for f in a] == [digests(f) for f in b]
 
 
-HONEST = {**{name: None for name in EXAMPLES}, **CHAINS}
+HONEST = [*EXAMPLES, *CHAINS]
 
 
 @pytest.mark.parametrize(("name", "profiled"), [
@@ -172,7 +173,8 @@ UNSEEN = random_sample(5, seed=2, missing=0.0).table.set_column(
     6, "s", pa.array(["never", "seen", "before", "(missing)", "a"])
 )
 TABLES = {
-    "training": SAMPLE.table, "empty": SAMPLE.table.slice(0, 0), "one row": SAMPLE.table.slice(7, 1),
+    "training": SAMPLE.table, "empty": SAMPLE.table.slice(0, 0),
+    "one row": SAMPLE.table.slice(7, 1),
     "all null": pa.table([pa.nulls(3, f.type) for f in SAMPLE.table.schema],
                          SAMPLE.table.schema),
     "unseen": UNSEEN,
@@ -273,7 +275,7 @@ def test_a_column_of_the_wrong_type_is_refused_by_name(name):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_unknown_parameter_is_refused(name):
-    with pytest.raises(ValidationError, match="extra_forbidden|not permitted"):
+    with pytest.raises(ValidationError, match="extra_forbidden"):
         make(name, **EXAMPLES[name][0], surprise=1)
 
 

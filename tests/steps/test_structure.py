@@ -47,7 +47,8 @@ def test_the_timestamp_part_is_seconds_since_1970():
 def test_a_time_zone_is_taken_to_utc_first():
     aware = pd.Series(pd.to_datetime(["2024-03-31 00:30", "2024-03-31 03:30"])).dt.tz_localize(
         "Europe/Rome")
-    out = transformed(pa.table({"t": pa.Array.from_pandas(aware)}), "datetime", parts=["day", "hour"])
+    table = pa.table({"t": pa.Array.from_pandas(aware)})
+    out = transformed(table, "datetime", parts=["day", "hour"])
     utc = aware.dt.tz_convert("UTC").dt
     assert out["t_day"].tolist() == utc.day.tolist()
     assert out["t_hour"].tolist() == utc.hour.tolist()
