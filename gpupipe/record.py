@@ -12,17 +12,15 @@ import numpy as np
 
 from gpupipe.bundle.store import Contents
 from gpupipe.config import PipelineConfig, dump_config
-from gpupipe.data.dataset import Dataset, ParquetPart
+from gpupipe.data.dataset import Dataset
+from gpupipe.describe import column_of
 from gpupipe.judging import headline, pictures
-from gpupipe.stats.quantiles import BINS, Extremes, Histogram, bin_edges
-from gpupipe.steps.base import ROLES
+from gpupipe.stats.quantiles import Extremes, Histogram
 from gpupipe.steps.graph import Graph
-from gpupipe.steps.profile import MOMENTS, Profile
+from gpupipe.steps.profile import MOMENTS
 from gpupipe.training import Trained
 
 LIBRARIES = ("numpy", "pandas", "pyarrow", "sklearn", "xgboost")
-PICTURE_BINS = 40
-TOP_LEVELS = 8
 KEPT_LEVELS = 100_000
 """Levels of a column that a bundle keeps for its data contract."""
 
@@ -183,76 +181,6 @@ def learning_of(trained: Trained) -> dict[str, Any] | None:
     mean = np.mean([c["valid"][:shortest] for c in curves], axis=0)
     return {"metric": str(curves[0].get("metric", "loss")), "valid": mean.tolist(),
             "best": trained.model.rounds}
-
-
-def column_of(profile: Profile, name: str) -> dict[str, Any]:
-    """One column of the report's data section."""
-    dtype = profile.schema[name].dtype
-    role = next(r for r, dtypes in ROLES.items() if r != "all" and dtype in dtypes)
-    column: dict[str, Any] = {"name": name, "dtype": dtype, "role": role,
-                              "missing": profile.missing(name) / profile.rows}
-    vocabulary = profile.vocabulary(name)
-    if vocabulary is not None and not vocabulary.overflowed:
-        ranked = vocabulary.ranked()
-        column["distinct"] = len(ranked.levels)
-        if dtype in ("string", "bool") or len(ranked.levels) <= TOP_LEVELS:
-            column["top"] = [
-                {"value": str(v), "count": int(n)} for v, n in zip(
-                    ranked.levels.slice(0, TOP_LEVELS).to_pylist(), ranked.counts[0], strict=False)
-            ]
-    histogram = profile.of(name, Histogram())
-    if histogram is None or not histogram.counts.any():
-        return column
-    extremes, moments = profile.of(name, Extremes()), profile.of(name, MOMENTS)
-    low, high = float(extremes.low[0]), float(extremes.high[0])
-    column |= {"min": _shown(low, dtype), "max": _shown(high, dtype),
-               "mean": _shown(moments.mean(), dtype),
-               "median": _shown(_median(histogram.counts[0], low, high), dtype)}
-    if "top" not in column and high > low:
-        column["histogram"] = _picture(histogram.counts[0], low, high)
-    infinite = int(moments.infinite[0])
-    if infinite:
-        column["note"] = f"{infinite:,} infinite values count as missing"
-    return column
-
-
-def _shown(value: float, dtype: str) -> float | str:
-    return str(np.datetime64(int(value), "us"))[:19] if dtype == "timestamp" else value
-
-
-def _middles(low: float, high: float) -> np.ndarray:
-    """The middle of each bit-pattern bin, kept within the column's range."""
-    lower = bin_edges()
-    upper = np.append(lower[1:], np.inf)
-    with np.errstate(invalid="ignore"):
-        return np.clip((np.clip(lower, low, high) + np.clip(upper, low, high)) / 2, low, high)
-
-
-def _median(counts: np.ndarray, low: float, high: float) -> float:
-    """The median to within a bin (a part in 128)."""
-    at = int(np.searchsorted(np.cumsum(counts), counts.sum() / 2))
-    return float(_middles(low, high)[min(at, BINS - 1)])
-
-
-def _picture(counts: np.ndarray, low: float, high: float) -> dict[str, list[float]]:
-    """Equal-width bins for a picture, from the bit-pattern bins; far tails end in the last bin."""
-    cumulative = np.cumsum(counts) / counts.sum()
-    middles = _middles(low, high)
-    first, last = (float(middles[min(int(np.searchsorted(cumulative, q)), BINS - 1)])
-                   for q in (0.002, 0.998))
-    if last <= first:
-        first, last = low, high
-    edges = np.linspace(first, last, PICTURE_BINS + 1)
-    held = np.flatnonzero(counts)
-    where = np.clip(np.searchsorted(edges, middles[held], side="right") - 1, 0, PICTURE_BINS - 1)
-    sums = np.bincount(where, weights=counts[held], minlength=PICTURE_BINS)
-    return {"edges": edges.tolist(), "counts": sums.tolist()}
-
-
-def data_bytes(dataset: Dataset) -> int:
-    """The bytes of the dataset's Parquet files; 0 for a table in memory."""
-    paths = {p.path for p in dataset.parts if isinstance(p, ParquetPart)}
-    return sum(Path(p).stat().st_size for p in paths)
 
 
 def config_source(config: PipelineConfig) -> str | list[str]:

@@ -10,7 +10,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpupipe.data.normalise import normalise
+from gpupipe.data.normalise import normalise, with_sound_dictionaries
 from gpupipe.data.schema import Schema
 
 
@@ -129,6 +129,7 @@ def memory_dataset(
     part_rows: int = 131_072,
 ) -> Dataset:
     """A dataset over a table that is already in memory and typed as ``schema`` says."""
+    table = with_sound_dictionaries(table)
     parts = tuple(
         MemoryPart(table, start, min(part_rows, table.num_rows - start), schema)
         for start in range(0, table.num_rows, part_rows)

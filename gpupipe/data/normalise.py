@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 from gpupipe.data.schema import ARROW_TYPES, DType, Schema
 from gpupipe.errors import DataError
 
+ENCODED_TEXT = pa.dictionary(pa.int32(), pa.string())
+
 
 def logical_type(arrow: pa.DataType) -> DType | None:
     """The logical type of an Arrow type, or None where there is none (nested, binary)."""
@@ -50,10 +52,21 @@ def normalise(
     return pa.Table.from_arrays(columns, names=schema.names)
 
 
+def with_sound_dictionaries(table: pa.Table) -> pa.Table:
+    """The table without dictionaries that hold a null, or a value twice: Arrow allows both."""
+    for i, column in enumerate(table.columns):
+        if pa.types.is_dictionary(column.type) and not all(
+            chunk.dictionary.null_count == 0
+            and len(chunk.dictionary.unique()) == len(chunk.dictionary) for chunk in column.chunks
+        ):
+            table = table.set_column(i, table.field(i).name, _decode(column))
+    return table
+
+
 def _column(column: pa.ChunkedArray, name: str, dtype: DType, where: str) -> pa.ChunkedArray:
     source, target = column.type, ARROW_TYPES[dtype]
     if dtype == "string":
-        if not (pa.types.is_dictionary(source) and pa.types.is_string(source.value_type)):
+        if source != ENCODED_TEXT:
             column = _decode(column).cast(target)
         return _encode(column)
     if source == target:

@@ -70,11 +70,15 @@ class Quarantine(TypedDict, total=False):
     examples: list[dict[str, Any]]
 
 
-class Histogram(TypedDict):
-    """``edges`` has one more than ``counts``; at most some 60 bins, best of equal width."""
+class Histogram(TypedDict, total=False):
+    """``edges`` has one more than ``counts``; at most some 60 bins, best of equal width.
+
+    ``ends`` is what to write under the first and last edge, where not the numbers (dates).
+    """
 
     edges: list[float]
     counts: list[float]
+    ends: list[str]
 
 
 class Level(TypedDict):
@@ -338,7 +342,8 @@ def _card(column: Column, share: float = 0.0) -> dict[str, Any]:
         "share": share,
         "spark": spark(histogram["edges"], histogram["counts"], "distribution")
         if histogram and histogram.get("counts") else None,
-        "ends": (histogram["edges"][0], histogram["edges"][-1]) if histogram else None,
+        "ends": histogram.get("ends") or (histogram["edges"][0], histogram["edges"][-1])
+        if histogram else None,
         "top": [{**level, "width": round(100 * level["count"] / most, 1)} for level in top[:5]],
         "more": max(0, (column.get("distinct") or 0) - 5) if top else 0,
     }

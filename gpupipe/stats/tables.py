@@ -74,6 +74,18 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
+class DayCounts:
+    """How many rows fall on each day (counted from 1970) of a timestamp column."""
+
+    microseconds: int = 86_400_000_000
+
+    def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> VocabularyState:
+        (column,) = columns
+        days = Column("int64", column.values // self.microseconds, column.missing)
+        return Vocabulary().partial([days], rows, fx)
+
+
+@dataclass(frozen=True)
 class TargetCountState(Table):
     """``counts`` is int64 ``[b, levels, classes]``."""
 

@@ -25,7 +25,7 @@ from gpupipe.errors import DataError
 from gpupipe.stats.moments import Moments
 from gpupipe.stats.quantiles import Extremes, Histogram
 from gpupipe.stats.state import Rows, State, Statistic
-from gpupipe.stats.tables import VOCABULARY_LIMIT, Vocabulary, VocabularyState
+from gpupipe.stats.tables import VOCABULARY_LIMIT, DayCounts, Vocabulary, VocabularyState
 from gpupipe.steps.base import Feature
 from gpupipe.steps.graph import Node
 from gpupipe.steps.scan import Key, fold, stage
@@ -99,6 +99,7 @@ MOMENTS = Moments()
 TEXT_VOCABULARY = Vocabulary(VOCABULARY_LIMIT)
 INTEGER_VOCABULARY = Vocabulary(INTEGER_LEVELS)
 VOCABULARIES = (TEXT_VOCABULARY, INTEGER_VOCABULARY)
+DAYS = DayCounts()
 
 
 def statistics_of(dtype: str) -> tuple[Statistic, ...]:
@@ -107,6 +108,8 @@ def statistics_of(dtype: str) -> tuple[Statistic, ...]:
         return (MOMENTS, TEXT_VOCABULARY)
     if dtype in ("int64", "bool"):
         return (MOMENTS, Histogram(), Extremes(), INTEGER_VOCABULARY)
+    if dtype == "timestamp":
+        return (MOMENTS, Histogram(), Extremes(), DAYS)
     return (MOMENTS, Histogram(), Extremes())
 
 
