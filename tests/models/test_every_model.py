@@ -1,0 +1,282 @@
+"""The contract of every model family, and what the families owe their own libraries."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import xgboost
+from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
+
+from gpupipe.bundle.codec import pack, read_arrays, unpack, write_arrays
+from gpupipe.errors import ConfigError, DataError
+from gpupipe.models import MODELS, FittedModel, Matrix, Training, model_of
+from gpupipe.models.xgboost import DEFAULTS, OBJECTIVES
+from gpupipe.steps import Target
+
+TARGETS = {
+    "binary": Target("binary", ("no", "yes")),
+    "multiclass": Target("multiclass", ("a", "b", "c")),
+    "regression": Target("regression", (), 0.0, 5.0),
+}
+each_model = pytest.mark.parametrize("kind", list(MODELS))
+each_task = pytest.mark.parametrize("task", list(TARGETS))
+PARAMS: dict[str, dict] = {"xgboost": {"n_estimators": 20}}
+"""What keeps a family quick here; a new one runs with its defaults."""
+
+
+def problem(task: str, n: int = 1200, seed: int = 0, weight: np.ndarray | None = None,
+            chunks: int = 3, categorical: bool = False) -> Matrix:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 4)).astype(np.float32)
+    if categorical:
+        x[:, 3] = rng.integers(0, 12, n)
+    signal = x[:, 0] - 0.5 * x[:, 1] + rng.normal(0, 0.7, n)
+    y = {"binary": (signal > 0.3).astype(np.int64), "regression": signal.astype(float),
+         "multiclass": np.digitize(signal, [-0.5, 0.8]).astype(np.int64)}[task]
+    return Matrix(tuple(np.array_split(x, chunks)), y, weight, ("w", "x", "y", "z"),
+                  (False, False, False, categorical))
+
+
+def fit(kind: str, task: str, train: Matrix, valid: Matrix | None = None, **params) -> FittedModel:
+    model = model_of(kind, {**PARAMS.get(kind, {}), **params})
+    return model.fit(train, valid, TARGETS[task], Training(seed=3, threads=2))
+
+
+def predict(model: FittedModel, rows: Matrix) -> np.ndarray:
+    return np.concatenate([model.predict(c) for c in rows.chunks])
+
+
+@each_model
+@each_task
+class TestEveryModel:
+    def test_predictions_have_the_promised_shape_and_are_probabilities(self, kind, task):
+        train = problem(task)
+        scores = predict(fit(kind, task, train), train)
+        assert scores.dtype == np.float64
+        assert scores.shape == ((1200, 3) if task == "multiclass" else (1200,))
+        assert np.isfinite(scores).all()
+        if task != "regression":
+            assert ((scores >= 0) & (scores <= 1)).all()
+        if task == "multiclass":
+            np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
+
+    def test_a_model_survives_the_bundle_to_the_last_bit(self, kind, task):
+        train, new = problem(task), problem(task, 300, seed=9)
+        model = fit(kind, task, train)
+        arrays: dict[str, np.ndarray] = {}
+        text = json.dumps(pack(model.payload(), arrays))
+        payload = unpack(json.loads(text), read_arrays(write_arrays(arrays), 1 << 26))
+        restored = MODELS[kind].restore(payload)
+        np.testing.assert_array_equal(predict(restored, new), predict(model, new))
+        assert restored.importances() == model.importances()
+        assert (restored.kind, restored.rounds) == (kind, model.rounds)
+
+    def test_a_row_is_scored_alone_as_in_company(self, kind, task):
+        train = problem(task)
+        model = fit(kind, task, train)
+        whole = predict(model, train)
+        first = train.chunks[0]
+        alone = np.concatenate([model.predict(first[i : i + 1]) for i in range(5)])
+        np.testing.assert_allclose(alone, whole[:5], rtol=1e-13, atol=1e-15)
+        assert len(model.predict(first[:0])) == 0
+
+    def test_chunks_do_not_matter(self, kind, task):
+        new = problem(task, 100, seed=4)
+        scores = [predict(fit(kind, task, problem(task, chunks=c)), new) for c in (1, 4)]
+        np.testing.assert_array_equal(*scores)
+
+    def test_weights_matter_and_a_weight_of_one_does_not(self, kind, task):
+        plain = predict(fit(kind, task, problem(task)), problem(task))
+        ones = predict(fit(kind, task, problem(task, weight=np.ones(1200))), problem(task))
+        np.testing.assert_array_equal(plain, ones)
+        y = problem(task).target
+        heavy = np.where(y >= np.quantile(y, 0.8), 10.0, 1.0)
+        tilted = predict(fit(kind, task, problem(task, weight=heavy)), problem(task))
+        share = tilted[:, 2] - plain[:, 2] if task == "multiclass" else tilted - plain
+        assert share.mean() > 0.05
+
+    def test_importances_name_features_and_sum_to_one(self, kind, task):
+        found = fit(kind, task, problem(task)).importances()
+        if found:
+            assert {name for name, _ in found} == {"w", "x", "y", "z"}
+            assert sum(v for _, v in found) == pytest.approx(1)
+            assert found[0][0] == "w"
+            assert [v for _, v in found] == sorted((v for _, v in found), reverse=True)
+
+    def test_training_twice_gives_the_same_model(self, kind, task):
+        train = problem(task)
+        np.testing.assert_array_equal(predict(fit(kind, task, train), train),
+                                      predict(fit(kind, task, train), train))
+
+
+@each_model
+def test_an_unknown_parameter_is_refused(kind):
+    with pytest.raises(ConfigError, match=rf"model '{kind}' has no parameter 'surprise'"):
+        model_of(kind, {"surprise": 1})
+
+
+@pytest.mark.parametrize(("kind", "wrong", "right"), [
+    ("xgboost", "max_deph", "max_depth"), ("xgboost", "learning_rat", "learning_rate"),
+    ("linear", "max_itr", "max_iter"), ("linear", "fit_intercep", "fit_intercept"),
+])
+def test_a_misspelt_parameter_meets_the_nearest_one(kind, wrong, right):
+    with pytest.raises(ConfigError) as error:
+        model_of(kind, {wrong: 1})
+    assert error.value.hint == f"did you mean {right!r}?"
+
+
+def test_an_unknown_model_meets_the_nearest_one():
+    with pytest.raises(ConfigError, match="unknown model 'xgbost'") as error:
+        model_of("xgbost", {})
+    assert error.value.hint == "did you mean 'xgboost'?"
+
+
+# Constant
+
+
+def test_constant_predicts_the_weighted_shares_or_mean():
+    weight = np.random.default_rng(0).uniform(0, 2, 1200)
+    for task in TARGETS:
+        train = problem(task, weight=weight)
+        found = predict(fit("constant", task, train), train)[0]
+        y = train.target
+        if task == "regression":
+            assert found == pytest.approx(np.average(y, weights=weight), rel=1e-12)
+        else:
+            shares = [weight[y == c].sum() / weight.sum() for c in range(y.max() + 1)]
+            np.testing.assert_allclose(found, shares[1] if task == "binary" else shares, rtol=1e-12)
+
+
+# Linear
+
+
+@pytest.mark.parametrize("params", [{}, {"C": 0.01}, {"fit_intercept": False},
+                                    {"class_weight": "balanced"},
+                                    {"l1_ratio": 0.5, "C": 0.1, "max_iter": 300}], ids=str)
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_linear_equals_scikit_learns_logistic_regression(task, params):
+    train = problem(task, weight=np.random.default_rng(1).uniform(0.5, 2, 1200))
+    x = np.concatenate(train.chunks).astype(float)
+    settings = {"max_iter": 1000, **params}
+    solver = "saga" if "l1_ratio" in params else "lbfgs"
+    reference = LogisticRegression(solver=solver, random_state=3, **settings)
+    expected = reference.fit(x, train.target, sample_weight=train.weight).predict_proba(x)
+    found = predict(fit("linear", task, train, **params), train)
+    np.testing.assert_allclose(found, expected[:, 1] if task == "binary" else expected, rtol=0,
+                               atol=1e-12)
+
+
+@pytest.mark.parametrize("params", [{}, {"alpha": 30.0}, {"l1_ratio": 0.3, "alpha": 0.05},
+                                    {"l1_ratio": 1.0, "alpha": 0.05}], ids=str)
+def test_linear_equals_scikit_learns_ridge_and_elastic_net(params):
+    train = problem("regression")
+    x = np.concatenate(train.chunks).astype(float)
+    net = "l1_ratio" in params
+    # Ridge takes tol and max_iter for its iterative solvers only.
+    reference = ElasticNet(random_state=3, max_iter=1000, **params) if net else Ridge(
+        **{"alpha": 1.0, **params})
+    expected = reference.fit(x, train.target).predict(x)
+    np.testing.assert_allclose(predict(fit("linear", "regression", train, **params), train),
+                               expected, rtol=0, atol=1e-12)
+
+
+def test_linear_scores_far_from_the_border_without_overflow():
+    train = problem("binary")
+    model = fit("linear", "binary", train, C=1e6)
+    far = np.array([[1e6, 0, 0, 0], [-1e6, 0, 0, 0]], np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        assert model.predict(far).tolist() == [1.0, 0.0]
+
+
+def test_linear_refuses_missing_values_and_codes_by_name():
+    train = problem("binary")
+    train.chunks[1][3, 2] = np.nan
+    with pytest.raises(DataError, match=r"missing values, found in y\n") as error:
+        fit("linear", "binary", train)
+    assert "impute" in str(error.value.hint)
+    with pytest.raises(DataError, match="category codes: z"):
+        fit("linear", "binary", problem("binary", categorical=True))
+
+
+def test_linear_hands_on_what_scikit_learn_refuses():
+    with pytest.raises(ConfigError, match="scikit-learn refused to train"):
+        fit("linear", "binary", problem("binary"), C=-1.0)
+
+
+# XGBoost
+
+
+def plain(train: Matrix, task: str, rounds: int, **params) -> xgboost.Booster:
+    native = {**DEFAULTS, **params, "seed": 3, "nthread": 2, "objective": OBJECTIVES[task]}
+    if task == "multiclass":
+        native["num_class"] = 3
+    types = ["c" if c else "q" for c in train.categorical]
+    data = xgboost.QuantileDMatrix(
+        np.concatenate(train.chunks), label=train.target, weight=train.weight,
+        feature_types=types, enable_categorical=True, max_bin=native["max_bin"],
+    )
+    return xgboost.train(native, data, num_boost_round=rounds)
+
+
+@each_task
+@pytest.mark.parametrize("params", [{}, {"max_depth": 3, "reg_lambda": 5.0, "gamma": 0.1}], ids=str)
+@pytest.mark.parametrize("categorical", [False, True])
+def test_xgboost_equals_a_plain_xgboost_on_the_same_matrix(task, params, categorical):
+    weight = np.random.default_rng(1).uniform(0.5, 2, 1200)
+    train = problem(task, weight=weight, categorical=categorical, chunks=1)
+    train.chunks[0][::7, 1] = np.nan
+    found = predict(fit("xgboost", task, train, **params), train)
+    expected = plain(train, task, 20, **params).inplace_predict(train.chunks[0]).astype(float)
+    if task == "multiclass":  # what float32 rounded away is given back
+        expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("alias", "name", "value"), [
+    ("eta", "learning_rate", 0.3), ("lambda", "reg_lambda", 9.0), ("alpha", "reg_alpha", 2.0),
+    ("min_split_loss", "gamma", 5.0), ("num_boost_round", "n_estimators", 5),
+])
+def test_xgboosts_own_aliases_mean_the_same(alias, name, value):
+    train = problem("binary")
+    default = predict(fit("xgboost", "binary", train), train)
+    a = predict(model_of("xgboost", {"n_estimators": 20, alias: value}).fit(
+        train, None, TARGETS["binary"], Training(3, 2)), train)
+    b = predict(fit("xgboost", "binary", train, **{name: value}), train)
+    np.testing.assert_array_equal(a, b)
+    assert (a != default).any()
+
+
+@pytest.mark.parametrize("name", ["n_jobs", "random_state", "device", "missing", "callbacks"])
+def test_xgboost_refuses_what_the_pipeline_decides(name):
+    with pytest.raises(ConfigError, match=f"does not take '{name}' here"):
+        model_of("xgboost", {name: 1})
+
+
+def test_xgboost_hands_on_what_xgboost_refuses_in_its_own_words():
+    with pytest.raises(ConfigError, match="XGBoost refused to train") as error:
+        fit("xgboost", "binary", problem("binary"), max_depth=-3)
+    assert "\n" not in error.value.message
+    assert ".cc" not in error.value.message
+
+
+def test_xgboost_stops_early_at_the_validation_part_and_keeps_its_curve():
+    train, valid = problem("binary", 400), problem("binary", 400, seed=1)
+    model = model_of("xgboost", {"learning_rate": 0.5, "early_stopping_rounds": 5}).fit(
+        train, valid, TARGETS["binary"], Training(0, 2))
+    assert model.curve is not None
+    curve = model.curve["valid"]
+    assert len(curve) < 200
+    assert int(np.argmin(curve)) == len(curve) - 6
+    first = predict(model, valid)
+    few = np.concatenate([model.predict(c, 3) for c in valid.chunks])
+    assert (first != few).any()
+
+
+def test_xgboost_trains_as_many_rounds_as_were_asked_for():
+    train = problem("binary", 300)
+    assert fit("xgboost", "binary", train, n_estimators=7).rounds == 7
+    how = Training(0, 2, rounds=4)
+    assert model_of("xgboost", {}).fit(train, None, TARGETS["binary"], how).rounds == 4
