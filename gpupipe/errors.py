@@ -57,7 +57,7 @@ class GateError(GpupipeError):
     exit_code = 4
 
 
-class EnvironmentFault(GpupipeError):
+class EnvironmentFault(GpupipeError):  # noqa: N818 - OSError has taken the other name
     """This machine lacks something that the request needs (a GPU, a package)."""
 
     exit_code = 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -141,7 +142,7 @@ def _levels(
     edges = np.unique(np.quantile(values[~missing], [0, 0.2, 0.4, 0.6, 0.8, 1]))
     codes = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
     names = [_span(low, high, trained.dataset.schema[column].dtype)
-             for low, high in zip(edges[:-1], edges[1:], strict=True)]
+             for low, high in itertools.pairwise(edges)]
     return np.where(missing, -1, codes), names
 
 

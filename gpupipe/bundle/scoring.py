@@ -63,7 +63,7 @@ class Bundle:
 
     def features(self, table: Any) -> np.ndarray:
         """The model's features: float32 ``[n, features]``."""
-        return np.concatenate([m for m in self._matrices(as_table(table))])
+        return np.concatenate(list(self._matrices(as_table(table))))
 
     def predict_proba(self, table: Any) -> np.ndarray:
         """Class probabilities, float64 ``[n, classes]`` in the order of `classes`."""

@@ -148,7 +148,8 @@ def test_bins_never_decrease_and_are_narrow():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(["a", "b", "ß", "", "漢字", None]), max_size=30), st.integers(0, 30))
+@given(values=st.lists(st.sampled_from(["a", "b", "ß", "", "漢字", None]), max_size=30),
+       cut=st.integers(0, 30))
 def test_vocabularies_count_text_and_rank_by_count_then_value(values, cut):
     def partial(v):
         return tables.Vocabulary().partial([text(v)], Rows(np.zeros(len(v), np.int64), 1), FX)
