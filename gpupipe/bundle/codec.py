@@ -1,7 +1,8 @@
 """Plain data to files and back: JSON for structure, ``.npz`` without pickle for arrays.
 
 A NumPy array inside a structure becomes ``{"$array": name}``, an Arrow array
-``{"$arrow": name}``; the arrays themselves go to one archive. Nothing that is read here can
+``{"$arrow": name}``; the arrays themselves go to one archive. A key of the user's that begins
+with ``$`` (a column may be called ``$array``) is written with one more. Nothing that is read here can
 name code: reading yields numbers, text and arrays, and nothing else.
 """
 
@@ -35,7 +36,8 @@ def pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         arrays[name] = np.frombuffer(bytes(value), np.uint8)
         return {BYTES: name}
     if isinstance(value, Mapping):
-        return {str(k): pack(v, arrays) for k, v in value.items()}
+        return {f"${k}" if str(k).startswith("$") else str(k): pack(v, arrays)
+                for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [pack(v, arrays) for v in value]
     if isinstance(value, np.generic):
@@ -64,7 +66,7 @@ def unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
             return float(value["$float"])
     except (KeyError, TypeError, ValueError, pa.ArrowInvalid) as error:
         raise DataError(f"a bundle's arrays do not fit its structure: {error}") from None
-    return {k: unpack(v, arrays) for k, v in value.items()}
+    return {k.removeprefix("$"): unpack(v, arrays) for k, v in value.items()}
 
 
 def _type_name(arrow: pa.DataType) -> str:

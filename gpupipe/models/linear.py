@@ -136,8 +136,12 @@ class FittedLinear(Plain):
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
         xp = namespace(chunk)
-        weights = xp.asarray(self.coefficients)
-        margin = chunk.astype("float64") @ weights.T + xp.asarray(self.intercept)
+        # Feature by feature, not as a matrix product: BLAS adds in an order that depends on how
+        # many rows there are, and one record must score as it does in a table.
+        margin = xp.zeros((chunk.shape[0], len(self.intercept))) + xp.asarray(self.intercept)
+        columns = xp.ascontiguousarray(chunk.T).astype("float64")
+        for column, weights in zip(columns, xp.asarray(self.coefficients).T, strict=True):
+            margin += column[:, None] * weights
         if self.task == "regression":
             return margin[:, 0]
         if margin.shape[1] == 1:

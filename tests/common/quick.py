@@ -1,0 +1,80 @@
+"""Small tables of every type, and pipelines that are trained on them in a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpupipe.bundle import store
+from gpupipe.bundle.scoring import Bundle, golden_rows
+from gpupipe.config import PipelineConfig, parse_config
+from gpupipe.data.ingest import ingest
+from gpupipe.engine.local import LocalEngine
+from gpupipe.record import contents_of, states_of
+from gpupipe.training import Trained, train
+
+FEW = {"n_estimators": 4, "max_depth": 3}
+TARGETS = {"binary": "label", "multiclass": "kind", "regression": "amount"}
+COLUMNS = ("f", "narrow", "i", "b", "s", "t")
+
+
+def small_table(n: int = 240, seed: int = 0) -> pa.Table:
+    """``n`` rows: features of every type, each with missing values, and a target a task."""
+    rng = np.random.default_rng(seed)
+
+    def column(values: Any, arrow: pa.DataType) -> pa.Array:
+        return pa.array(values, arrow, mask=rng.random(n) < 0.1)
+
+    x, words = rng.normal(size=n), np.array(["", "a", "ß", "漢字", "a b"])
+    text = words[rng.integers(0, 5, n)]
+    signal = x + (text == "a") + rng.normal(size=n) / 2
+    return pa.table({
+        "f": column(x.round(2), pa.float64()),
+        "narrow": column(rng.normal(size=n).astype(np.float32), pa.float32()),
+        "i": column(rng.integers(-3, 4, n), pa.int64()),
+        "b": column(rng.random(n) < 0.4, pa.bool_()),
+        "s": column(text.tolist(), pa.string()),
+        "t": column(rng.integers(0, 10**15, n), pa.timestamp("us")),
+        "label": np.where(signal > 0.3, "yes", "no").tolist(),
+        "kind": np.array(["low", "middle", "high"])[np.digitize(signal, [-0.5, 0.8])].tolist(),
+        "amount": signal * 10,
+    })
+
+
+def settings(task: str = "binary", **sections: Any) -> dict[str, Any]:
+    """A pipeline on `small_table` that takes a fraction of a second."""
+    target = TARGETS[task]
+    others = [name for name in TARGETS.values() if name != target]
+    config: dict[str, Any] = {
+        "data": {"source": "t.parquet", "target": target, "drop": others},
+        "split": {"holdout": 0.25, "folds": 0},
+        "model": {"kind": "xgboost", "params": FEW},
+        "evaluate": {"baselines": [], "resamples": 10},
+        "engine": {"workers": 1},
+    }
+    for name, section in sections.items():
+        merge = isinstance(section, dict) and name in config and name != "model"
+        config[name] = {**config[name], **section} if merge else section
+    return config
+
+
+def trained_on(
+    source: Any, config: PipelineConfig | dict[str, Any], cache: Path = Path("cache"),
+) -> Trained:
+    """Training alone: no report, no metrics."""
+    made = parse_config(config)
+    workers = made.engine.workers if isinstance(made.engine.workers, int) else 1
+    dataset = ingest(source, cache=cache, types=made.data.types, missing=made.data.missing)
+    return train(made, dataset, LocalEngine(workers, made.engine.batch_rows), baselines=False)
+
+
+def write_bundle(trained: Trained, folder: Path) -> Bundle:
+    """What `workflow.run` writes as a run's bundle, and the bundle before it was written."""
+    contents = contents_of(trained)
+    bundle = Bundle(contents, folder)
+    rows = next(trained.dataset.stream(batch_rows=16))
+    store.write(folder, contents, states_of(trained), golden_rows(bundle, rows))
+    return bundle
