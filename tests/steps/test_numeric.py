@@ -24,7 +24,7 @@ def sample_of(table: pa.Table, buckets: int = 1) -> Sample:
 
 
 @pytest.fixture(scope="module", params=["random", "housing", "diamonds"])
-def numbers(request, shared_data) -> Sample:
+def numbers(request) -> Sample:
     """Float columns with missing values."""
     if request.param == "random":
         rng = np.random.default_rng(5)
@@ -34,7 +34,7 @@ def numbers(request, shared_data) -> Sample:
         })
         frame = frame.mask(rng.random(frame.shape) < 0.1)
     else:
-        path = next((shared_data / request.param).glob("*.csv"))
+        path = next((request.getfixturevalue("shared_data") / request.param).glob("*.csv"))
         frame = pd.read_csv(path).select_dtypes("number").astype(float)[:10_000]
     return sample_of(pa.Table.from_pandas(frame, preserve_index=False), buckets=3)
 
