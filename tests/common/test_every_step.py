@@ -103,7 +103,7 @@ def graphs_of(name: str, sample: Sample) -> list[Graph]:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_any_partitioning_order_and_workers_give_the_same_params(name, data):
     n = data.draw(st.integers(1, 60))
