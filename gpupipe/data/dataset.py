@@ -47,11 +47,11 @@ class ParquetPart:
                 batch_size=batch_rows, row_groups=[self.row_group], columns=stored,
                 use_threads=False,
             )
-            for batch in batches:
-                yield normalise(
-                    pa.Table.from_batches([batch]), self.schema.select(columns), constants,
-                    where=self.path,
-                )
+            # map() keeps no batch while the caller works on what became of it.
+            yield from map(lambda batch: normalise(
+                pa.Table.from_batches([batch]), self.schema.select(columns), constants,
+                where=self.path,
+            ), batches)
 
 
 @dataclass(frozen=True)

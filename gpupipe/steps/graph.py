@@ -268,12 +268,10 @@ def feature_names(graph: Graph, fitted: Fitted) -> list[tuple[str, bool]]:
 def matrix(graph: Graph, fitted: Fitted, batch: Batch) -> Any:
     """The model's features for one batch: a float32 array ``[n, features]``, NaN for missing."""
     xp = batch.fx.xp
-    values = [batch.value(node, fitted) for node in graph.outputs]
-    width = sum(v.values.shape[1] if isinstance(v, Block) else 1 for v in values)
-    n = len(batch.frame)
-    out = xp.empty((n, width), dtype="float32")
+    out = xp.empty((len(batch.frame), len(feature_names(graph, fitted))), dtype="float32")
     at = 0
-    for value in values:
+    for node in graph.outputs:
+        value = batch.value(node, fitted)
         if isinstance(value, Block):
             out[:, at : at + value.values.shape[1]] = value.values
             at += value.values.shape[1]

@@ -67,8 +67,9 @@ class Rowed:
             start = where.stop
             target = None if mine.target is None else fx.to_device(mine.target[where])
             bucket = fx.to_device(mine.bucket[where]).astype("int64")
-            rows = Rows(bucket, self.buckets, target)
-            yield Batch(fx.frame(table), dtypes, rows, fx), where
+            frame = fx.frame(table)
+            del table  # or both would be in memory while the caller works
+            yield Batch(frame, dtypes, Rows(bucket, self.buckets, target), fx), where
 
 
 Key = tuple[Statistic, str]
