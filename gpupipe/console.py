@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -56,6 +56,26 @@ class _Nothing:
 def quiet(progress: Progress | None) -> Progress:
     """``progress``, or one that shows nothing."""
     return progress if progress is not None else _Nothing()
+
+
+@contextmanager
+def reading(progress: Progress | None) -> Iterator[Callable[[int, int, str], None]]:
+    """`data.ingest`'s callback (done, total, what is being done) as one stage after another."""
+    shown = quiet(progress)
+    with ExitStack() as stack:
+        what, done, stage = "", 0, None
+
+        def report(now: int, total: int, text: str) -> None:
+            nonlocal what, done, stage
+            if text != what or stage is None:
+                stack.close()
+                unit = "bytes" if text in ("fingerprinting", "reading") else "rows"
+                what, done = text, 0
+                stage = stack.enter_context(shown.stage(text, total or None, unit))
+            stage.advance(max(0, now - done))
+            done = now
+
+        yield report
 
 
 def bars() -> Progress:

@@ -30,9 +30,11 @@ def predict(target: Path, source: object, output: Path, *, progress: Any = None)
     """
     output = Path(output)
     if output.suffix not in (".parquet", ".csv"):
-        raise ConfigError(f"{output}: expected a name that ends in .parquet or .csv")
+        raise ConfigError("expected a name that ends in .parquet or .csv", where=str(output),
+                          hint="give --output such a name")
     if not output.parent.is_dir():
-        raise ConfigError(f"{output.parent}: there is no such folder")
+        raise ConfigError("there is no such folder", where=str(output.parent),
+                          hint="make it, or give --output another name")
     bundle = load(target)
     temporary = output.with_name(f".{output.name}.tmp")
     rows = 0
@@ -91,11 +93,9 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
     scores, targets, weights = [], [], []
     with _opened(bundle, source, name, bundle.info["target_dtype"]) as dataset:
         extra = [name] + ([weight_name] if weight_name else [])
-        for column in extra:
-            if column not in dataset.schema:
-                near = did_you_mean(column, dataset.schema.names)
-                raise DataError(f"{dataset.source} has no column {column!r} to judge by",
-                                hint=f"did you mean {near!r}?" if near else None)
+        if weight_name and weight_name not in dataset.schema:
+            raise DataError(f"there is no column {weight_name!r} of weights",
+                            where=dataset.source)
         columns = list(dict.fromkeys([*bundle.schema.names, *extra]))
         with stage(progress, "evaluate", dataset.rows) as advance:
             for table in dataset.stream(columns, BATCH_ROWS):
@@ -180,9 +180,26 @@ def _opened(
         except ConfigError:
             # A pinned column that is not there: say so as scoring would.
             dataset = ingest(source, **options)
-            bundle.typed(dataset.schema.to_arrow().empty_table())
+            _check_columns(bundle, dataset, target)
             raise
+        _check_columns(bundle, dataset, target)
         yield dataset
+
+
+def _check_columns(bundle: Bundle, dataset: Dataset, target: str | None) -> None:
+    """DataError where the file lacks a column of the model, or the target to judge by."""
+    try:
+        bundle.typed(dataset.schema.select(
+            [n for n in bundle.schema.names if n in dataset.schema]).to_arrow().empty_table())
+    except DataError as error:
+        raise DataError(error.message, hint=error.hint, where=dataset.source) from None
+    if target is not None and target not in dataset.schema:
+        near = did_you_mean(target, dataset.schema.names)
+        raise DataError(
+            f"there is no column {target!r} to judge by", where=dataset.source,
+            hint=f"did you mean {near!r}?" if near else
+            "evaluate needs the target; predict scores data without it",
+        )
 
 
 def _writer(path: Path, suffix: str, schema: pa.Schema) -> Any:

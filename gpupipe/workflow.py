@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from gpupipe.bundle import store
 from gpupipe.bundle.scoring import Bundle, golden_rows
 from gpupipe.config import PipelineConfig, dump_config
+from gpupipe.console import reading
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.ingest import ingest
 from gpupipe.engine.choose import Choice, choose
@@ -169,11 +170,13 @@ def show(folder: Path) -> dict[str, Any]:
 def _ingest(config: PipelineConfig, cache: Path, source: object, progress: Any) -> Dataset:
     """The pipeline's table, typed. Text becomes Parquet under ``cache`` once."""
     data = config.data
-    return ingest(
-        config_source(config) if source is None else source, cache=cache, types=data.types,
-        missing=data.missing, format=data.format, delimiter=data.delimiter,
-        encoding=data.encoding, header=data.header, max_bad_share=data.max_bad_share,
-    )
+    with reading(progress) as report:
+        return ingest(
+            config_source(config) if source is None else source, cache=cache, types=data.types,
+            missing=data.missing, format=data.format, delimiter=data.delimiter,
+            encoding=data.encoding, header=data.header, max_bad_share=data.max_bad_share,
+            progress=report,
+        )
 
 
 def _bound(config: PipelineConfig, dataset: Dataset, choice: Choice, progress: Any) -> Any:

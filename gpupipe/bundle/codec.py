@@ -2,8 +2,8 @@
 
 A NumPy array inside a structure becomes ``{"$array": name}``, an Arrow array
 ``{"$arrow": name}``; the arrays themselves go to one archive. A key of the user's that begins
-with ``$`` (a column may be called ``$array``) is written with one more. Nothing that is read here can
-name code: reading yields numbers, text and arrays, and nothing else.
+with ``$`` (a column may be called ``$array``) is written with one more. Nothing that is read
+here can name code: reading yields numbers, text and arrays, and nothing else.
 """
 
 from __future__ import annotations

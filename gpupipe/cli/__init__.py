@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -11,4 +12,7 @@ from gpupipe.cli.outcome import call
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
+    # Arrow then allocates where NumPy does, and what one frees the other can use: its own pool
+    # keeps freed pages to itself, which costs a tenth of a run's peak memory.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     sys.exit(call(sys.argv[1:] if arguments is None else list(arguments)))

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpupipe.console import say, table
-from gpupipe.errors import ConfigError
+from gpupipe.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from gpupipe.doctor import Diagnosis
     from gpupipe.inspect import Proposal
+    from gpupipe.inspect.target import Proposed
 
 MARKS = {"ok": ("ok", "green"), "missing": ("--", "yellow"), "problem": ("!!", "bold red")}
 
@@ -23,8 +24,11 @@ def trained(run: Path) -> Path:
         return run
     runs = run.parent if run.parent.is_dir() else Path("runs")
     known = sorted(p.name for p in runs.glob("*/") if not p.name.startswith("."))
+    near = did_you_mean(run.name, known)
     hint = "`gpupipe run pipeline.yaml` makes one"
-    if known:
+    if near:
+        hint = f"did you mean {str(runs / near)!r}?"
+    elif known:
         hint = f"in {runs} there are {', '.join(known[-5:])}"
     raise ConfigError("there is no such run", where=str(run), hint=hint)
 
@@ -57,27 +61,58 @@ def _value(measured: Any) -> Any:
 def result(done: Any) -> None:
     """A finished run."""
     metrics(done.to_json())
+    notes(done.summary["notes"])
     say(f"report  {done.report}")
     say(f"bundle  {done.bundle}")
-    say(f"next    gpupipe predict {done.run} NEW_DATA --output predictions.parquet", "dim")
+    latest = done.run.parent / "latest"
+    name = latest if latest.exists() and latest.samefile(done.run) else done.run
+    say(f"next    gpupipe predict {name} NEW_DATA --output predictions.parquet", "dim")
+
+
+def notes(found: Sequence[str]) -> None:
+    """What was decided on the way and the user should know."""
+    for note in found:
+        say(f"note    {note}", "yellow")
 
 
 def run(shown: Mapping[str, Any]) -> None:
-    """A run's manifest and metrics."""
-    manifest = shown.get("manifest", shown)
-    metrics({"metrics": {}, **shown})
-    for name in ("name", "run", "bundle", "created", "device", "engine", "seed", "git_commit"):
-        value = manifest.get(name, shown.get(name))
-        if isinstance(value, (str, int, float)):
-            say(f"{name:<10}  {value}")
-    timings = manifest.get("timings") or shown.get("timings")
-    if isinstance(timings, Mapping) and timings:
-        table(["stage", "seconds"], [[k, v] for k, v in timings.items()])
+    """A run's metrics, and where they come from."""
+    manifest = shown["manifest"]
+    metrics(shown)
+    config, data, engine = manifest["config"], manifest["data"], manifest["engine"]
+    kind, folds = manifest["split"]["by"], len(manifest["split"]["folds"])
+    for name, value in {
+        "run": manifest["run"], "created": manifest["created"],
+        "data": f"{data['source']}: {data['rows']:,} rows x {data['columns']} columns",
+        "target": config["data"]["target"],
+        "split": f"{kind}, holdout {config['split']['holdout']:g}, {folds} folds",
+        "model": config["model"]["kind"],
+        "device": f"{engine['device']} ({engine['why']}), engine {engine['kind']}, "
+        f"{engine['workers']} workers",
+        "commit": manifest["git_commit"], "report": f"{shown['run']}/report.html",
+    }.items():
+        if value is not None:
+            say(f"{name:<8}{value}")
+    notes(manifest["notes"])
+    table(["stage", "seconds"], [[k, v] for k, v in manifest["timings"].items()])
+
+
+def judged(found: Mapping[str, Any]) -> None:
+    """Metrics on labelled data, and on how many rows."""
+    metrics(found)
+    say(f"{found['rows']:,} rows judged{_set_aside(found)}")
+    notes(found["notes"])
 
 
 def written(output: Path, done: Mapping[str, Any]) -> None:
-    rows = done.get("rows")
-    say(f"{rows:,} rows scored to {output}" if rows is not None else f"wrote {output}")
+    """What `predict` wrote."""
+    say(f"{done['rows']:,} rows scored to {output}{_set_aside(done)}")
+    notes(done["notes"])
+
+
+def _set_aside(done: Mapping[str, Any]) -> str:
+    count = done["quarantined"]
+    return f"; {count:,} could not be read and were left out" if count else ""
 
 
 def findings(pipeline: Path, found: Sequence[Any]) -> None:
@@ -115,12 +150,24 @@ def proposal(made: Proposal) -> None:
         ["column", "type", "role", "nulls", "distinct", "examples"],
         [
             [c.name, c.dtype, c.role, f"{c.null_share:.1%}" if c.nulls else "",
-             c.distinct_text, ", ".join(c.examples)[:48]]
+             c.distinct_text, _examples(c.examples)]
             for c in look.columns
         ],
         f"{look.source}: {look.rows:,} rows, {len(look.columns)} columns",
     )
+    say(_proposed(look.target))
     for remark in look.remarks:
         style = "yellow" if remark.kind in ("leak", "id", "constant", "duplicate") else ""
         stdout().print(Text(f"{remark.kind}: {remark.text}", style=style), soft_wrap=True)
     say(f"wrote {made.output}; next: gpupipe run {made.output}", "bold")
+
+
+def _examples(values: Sequence[str], width: int = 48) -> str:
+    """As many of the values as fit, whole; a single long one is cut."""
+    fitting = [v for i, v in enumerate(values) if len(", ".join(values[: i + 1])) <= width]
+    return ", ".join(fitting) or "".join(values[:1])[: width - 1] + "…" * bool(values)
+
+
+def _proposed(target: Proposed) -> str:
+    positive = f", positive {target.positive!r}" if target.positive is not None else ""
+    return f"target: {target.name!r}, {target.task}{positive} ({target.why})"

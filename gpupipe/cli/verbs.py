@@ -141,7 +141,7 @@ def evaluate(
     from gpupipe.console import bars
 
     judged = workflow.evaluate(show.trained(run), source, progress=bars())
-    return Answer(judged, lambda: show.metrics(judged))
+    return Answer(judged, lambda: show.judged(judged))
 
 
 @app.command("show", **_example("gpupipe show runs/latest"))

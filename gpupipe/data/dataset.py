@@ -42,16 +42,18 @@ class ParquetPart:
         constants = dict(self.constants)
         stored = [c for c in columns if c not in constants]
         strings = [f.name for f in self.schema.select(stored) if f.dtype == "string"]
+
+        def typed(batch: pa.RecordBatch) -> pa.Table:
+            table = pa.Table.from_batches([batch])
+            return normalise(table, self.schema.select(columns), constants, where=self.path)
+
         with pq.ParquetFile(self.path, read_dictionary=strings, pre_buffer=False) as file:
             batches = file.iter_batches(
                 batch_size=batch_rows, row_groups=[self.row_group], columns=stored,
                 use_threads=False,
             )
-            # map() keeps no batch while the caller works on what became of it.
-            yield from map(lambda batch: normalise(
-                pa.Table.from_batches([batch]), self.schema.select(columns), constants,
-                where=self.path,
-            ), batches)
+            # map() keeps no batch alive while the caller works on what became of it.
+            yield from map(typed, batches)
 
 
 @dataclass(frozen=True)

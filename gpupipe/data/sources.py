@@ -90,7 +90,7 @@ def resolve(source: object) -> list[SourceFile]:
     near = _similar_name(path)
     raise DataError(
         "no file matches this pattern" if glob.has_magic(pattern) else "there is no such file",
-        where=str(path), hint=f"did you mean {near!r}?" if near else "check data.source",
+        where=str(path), hint=f"did you mean {near!r}?" if near else "check the path",
     )
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from gpupipe.console import Progress, quiet
+from gpupipe.console import Progress, quiet, reading
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.ingest import ingest
 from gpupipe.errors import ConfigError
@@ -115,7 +114,7 @@ def propose(
     if not output.parent.is_dir():
         raise ConfigError("there is no such folder", where=str(output.parent))
     with tempfile.TemporaryDirectory(prefix="gpupipe-init-") as cache:
-        with _reading(progress) as report:
+        with reading(progress) as report:
             dataset = ingest(source, cache=Path(cache), progress=report)
         inspection = inspect(dataset, target, progress=progress)
     write_pipeline(inspection, source, output)
@@ -304,17 +303,3 @@ def _time(columns: tuple[Column, ...], target: str) -> str | None:
 def _percent(share: float) -> str:
     digits = max(1, 1 - math.floor(math.log10(share * 100))) if share > 0 else 1
     return f"{share * 100:.{min(digits, 4)}f} %"
-
-
-@contextmanager
-def _reading(progress: Progress | None) -> Iterator[Any]:
-    """Ingest's callback (bytes done, bytes in all, what) as one stage."""
-    with quiet(progress).stage("read", unit="bytes") as stage:
-        done = 0
-
-        def report(now: int, total: int, what: str) -> None:
-            nonlocal done
-            stage.advance(max(0, now - done))
-            done = now
-
-        yield report
