@@ -156,6 +156,21 @@ def show_run(
     return Answer(shown, lambda: show.run(shown))
 
 
+@app.command(**_example("gpupipe fingerprint runs/latest"))
+def fingerprint(
+    run: Trained = Path("runs/latest"), json: Json = False, debug: Debug = False
+) -> Answer:
+    """Print one hash of all that a run learned before training.
+
+    It is the same for the same rows in any order, layout, batch size and number of workers.
+    """
+    from gpupipe import workflow
+    from gpupipe.cli import show
+
+    found = workflow.fingerprint(show.trained(run))
+    return Answer(found, lambda: show.lines([found["all"]]))
+
+
 @app.command(**_example("gpupipe doctor"))
 def doctor(json: Json = False, debug: Debug = False) -> Answer:
     """Say what works on this machine and how to mend the rest."""
