@@ -99,6 +99,7 @@ def manifest_of(
                  "schema": dataset.schema.to_json()},
         "quarantine": {"count": dataset.quarantine.count, "reasons": dataset.quarantine.reasons},
         "split": trained.split.to_json(), "scans": [list(s) for s in trained.knowledge.scans],
+        "fingerprint": trained.fingerprint,
         "seed": trained.config.seed, "git_commit": git_commit(trained.config.base),
         "versions": versions(), "platform": platform.platform(),
         "notes": [*dataset.notes, *trained.notes],

@@ -22,6 +22,7 @@ from gpupipe.engine.local import LocalEngine
 from gpupipe.engine.machine import release_memory
 from gpupipe.errors import ConfigError
 from gpupipe.features import bind_features, default_notes, default_steps, steps_of
+from gpupipe.fingerprint import fingerprint
 from gpupipe.models import FittedModel, Matrix, Model, Training, model_of
 from gpupipe.rows import (
     check_columns,
@@ -100,6 +101,7 @@ class Trained:
     outcomes: dict[str, Outcome]
     notes: list[str]
     timings: Timings
+    fingerprint: dict[str, str]
 
     @property
     def model(self) -> Outcome:
@@ -167,7 +169,9 @@ def train(
         fitted, knowledge = learn(
             [c.graph for c in candidates], views, rowed, profile.states, progress
         )
-    trained = Trained(config, dataset, profile, split, target, rowed, knowledge, {}, notes, timings)
+    learned = fingerprint(profile, split, rows, [c.graph for c in candidates], fitted)
+    trained = Trained(config, dataset, profile, split, target, rowed, knowledge, {}, notes,
+                      timings, learned)
     _train_all(trained, candidates, fitted, progress)
     return trained
 

@@ -41,7 +41,9 @@ from gpupipe.scoring import evaluate, predict
 from gpupipe.steps.profile import take_profile
 from gpupipe.training import Timings, Trained, train
 
-__all__ = ["Plan", "RunResult", "check", "evaluate", "plan", "predict", "run", "show"]
+__all__ = [
+    "Plan", "RunResult", "check", "evaluate", "fingerprint", "plan", "predict", "run", "show",
+]
 
 GOLDEN_ROWS = 16
 
@@ -165,6 +167,12 @@ def show(folder: Path) -> dict[str, Any]:
     part = headline(metrics)
     return {"run": str(folder.resolve()), "manifest": manifest, "metrics": part.get("model", {}),
             "baselines": part.get("baselines", {}), "all_metrics": metrics}
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """The hashes of all that a run learned before training: ``all``, and by kind."""
+    found: dict[str, str] = show(folder)["manifest"]["fingerprint"]
+    return found
 
 
 def _ingest(config: PipelineConfig, cache: Path, source: object, progress: Any) -> Dataset:
