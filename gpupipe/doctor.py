@@ -239,7 +239,7 @@ def _rapids(cuda_major: int | None, devices: int) -> Finding:
     found = ", ".join(f"{name} {version}" for name, version in have.items() if version)
     lacking = [name for name, version in have.items() if not version]
     extra = "gpu-cu12" if cuda_major == 12 else "gpu-cu13"
-    mend: str | None = f"pip install 'gpupipe[{extra}]' --extra-index-url=https://pypi.nvidia.com"
+    mend: str | None = f"pip install 'gpupipe[{extra}]'"
     if cuda_major is not None and cuda_major < 12:
         mend = "update NVIDIA's driver first: RAPIDS needs one for CUDA 12 or newer"
     if not lacking:

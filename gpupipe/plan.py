@@ -11,7 +11,7 @@ from gpupipe.data.split import CROSSFIT
 from gpupipe.engine.choose import Choice
 from gpupipe.steps.graph import Graph
 
-LIBRARIES_BYTES = 330 << 20
+LIBRARIES_BYTES = 290 << 20
 """What Python and the libraries hold before any data (measured)."""
 STATE_BYTES = 600 << 10
 """A column's histogram and sums, in each worker and merged (measured)."""
@@ -68,7 +68,7 @@ def make_plan(
 ) -> Plan:
     """The plan for a pipeline whose features are bound."""
     width = len(graph.outputs)
-    batch = choice.batch_rows * (8 * len(graph.raw) + 12 * width) * 2
+    batch = min(rows, choice.batch_rows) * (8 * len(graph.raw) + 12 * width) * 2
     folds = config.split.folds or CROSSFIT
     matrix = rows * width * 4
     # XGBoost keeps a byte or two a cell for the bins, twice, and 20 bytes a row.
