@@ -178,8 +178,9 @@ def learning_of(trained: Trained) -> dict[str, Any] | None:
     curves = trained.model.curves
     if not curves or trained.model.rounds is None:
         return None
-    shortest = min(len(c["valid"]) for c in curves)
-    mean = np.mean([c["valid"][:shortest] for c in curves], axis=0)
+    longest = max(len(c["valid"]) for c in curves)
+    mean = np.mean([[*c["valid"], *[c["valid"][-1]] * (longest - len(c["valid"]))]
+                    for c in curves], axis=0)
     return {"metric": str(curves[0].get("metric", "loss")), "valid": mean.tolist(),
             "best": trained.model.rounds}
 

@@ -19,7 +19,7 @@ from gpupipe.steps.scan import PartRows
 
 def dropped(config: PipelineConfig, dataset: Dataset) -> list[str]:
     """The columns that ``data.drop`` names, by name or glob."""
-    names = dataset.schema.names
+    names = [*dataset.schema.names, *dataset.left_out]
     found: list[str] = []
     for i, pattern in enumerate(config.data.drop):
         hits = [n for n in names if n == pattern] or fnmatch.filter(names, pattern)

@@ -203,6 +203,5 @@ def _check_columns(bundle: Bundle, dataset: Dataset, target: str | None) -> None
 
 
 def _writer(path: Path, suffix: str, schema: pa.Schema) -> Any:
-    if suffix == ".csv":
-        return pyarrow.csv.CSVWriter(path, schema)
-    return pq.ParquetWriter(path, schema)
+    path.touch()  # Arrow's own error would not carry the file's name
+    return (pyarrow.csv.CSVWriter if suffix == ".csv" else pq.ParquetWriter)(path, schema)

@@ -37,7 +37,7 @@ from gpupipe.steps.graph import Fitted, Graph, feature_names, matrix
 from gpupipe.steps.profile import Profile, take_profile
 from gpupipe.steps.scan import Knowledge, Rowed, View, learn, stage
 
-BASELINE_ROWS = 50_000
+BASELINE_ROWS = 20_000
 """A baseline learns from at most about so many training rows, chosen by their hash."""
 
 
@@ -218,13 +218,15 @@ def _best_round(folds: Sequence[FittedModel]) -> int | None:
     """The round at which the mean validation loss of all folds is least.
 
     One number chosen on all folds together: the folds' own predictions stay honest, which
-    they would not be if each fold stopped where its own validation rows like it best.
+    they would not be if each fold stopped where its own validation rows like it best. A fold
+    that stopped early keeps its last loss.
     """
     curves = [f.curve["valid"] for f in folds if f.curve]
     if not curves or len(curves) < len(folds):
         return None
-    shortest = min(len(c) for c in curves)
-    return int(np.argmin(np.mean([c[:shortest] for c in curves], axis=0))) + 1
+    longest = max(len(c) for c in curves)
+    carried = [[*c, *[c[-1]] * (longest - len(c))] for c in curves]
+    return int(np.argmin(np.mean(carried, axis=0))) + 1
 
 
 def _out_of_fold(

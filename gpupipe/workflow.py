@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class RunResult:
     """A finished run: its folder, and what it found."""
 
     run: Path
-    summary: dict[str, Any]
+    summary: dict[str, Any] = field(repr=False)
 
     @property
     def bundle(self) -> Path:
@@ -176,15 +176,29 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 
 def _ingest(config: PipelineConfig, cache: Path, source: object, progress: Any) -> Dataset:
-    """The pipeline's table, typed. Text becomes Parquet under ``cache`` once."""
+    """The pipeline's table, typed. Text becomes Parquet under ``cache`` once.
+
+    Columns to drop are read all the same, for they may tell equal rows apart; only where the
+    table cannot be read with them (a nested column, say) are they left out beforehand.
+    """
     data = config.data
-    with reading(progress) as report:
-        return ingest(
-            config_source(config) if source is None else source, cache=cache, types=data.types,
-            missing=data.missing, format=data.format, delimiter=data.delimiter,
-            encoding=data.encoding, header=data.header, max_bad_share=data.max_bad_share,
-            progress=report,
-        )
+
+    def read(drop: list[str]) -> Dataset:
+        with reading(progress) as report:
+            return ingest(
+                config_source(config) if source is None else source, cache=cache,
+                types=data.types, missing=data.missing, drop=drop, format=data.format,
+                delimiter=data.delimiter, encoding=data.encoding, header=data.header,
+                max_bad_share=data.max_bad_share, progress=report,
+            )
+
+    named = [d for d in data.drop if not set(d) & set("*?[")]
+    try:
+        return read([])
+    except DataError:
+        if not named:
+            raise
+        return replace(read(named), left_out=tuple(named))
 
 
 def _bound(config: PipelineConfig, dataset: Dataset, choice: Choice, progress: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as unshown
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Bundle:
     path : the folder it came from.
     """
 
-    contents: Contents
+    contents: Contents = unshown(repr=False)
     path: Path
 
     @property
@@ -214,7 +215,12 @@ def as_table(data: Any) -> pa.Table:
     if isinstance(data, pa.RecordBatch):
         return pa.Table.from_batches([data])
     if hasattr(data, "__arrow_c_stream__"):
-        return pa.table(data)
+        try:
+            return pa.table(data)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
+            raise DataError(f"this {type(data).__name__} is no table that Arrow takes: {error}",
+                            hint="pass a pandas, Polars or Arrow table; a row is table[:1], "
+                            "or a mapping for predict_one") from None
     raise DataError(f"expected a table, found a {type(data).__name__}",
                     hint="pass a pandas, Polars or Arrow table")
 

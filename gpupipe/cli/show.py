@@ -22,7 +22,7 @@ def trained(run: Path) -> Path:
     """The folder of a run or bundle that the user named; ConfigError where there is none."""
     if run.is_dir():
         return run
-    runs = run.parent if run.parent.is_dir() else Path("runs")
+    runs = run.parent if run.parent.is_dir() and run.parent != Path() else Path("runs")
     known = sorted(p.name for p in runs.glob("*/") if not p.name.startswith("."))
     near = did_you_mean(run.name, known)
     hint = "`gpupipe run pipeline.yaml` makes one"

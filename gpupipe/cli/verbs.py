@@ -54,6 +54,12 @@ def init(
     target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("pipeline.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    encoding: Annotated[
+        str | None, typer.Option(help="The text's encoding, where it is not UTF-8: cp1252, ...")
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="What stands between fields, where it is not found.")
+    ] = None,
     json: Json = False, debug: Debug = False,
 ) -> Answer:
     """Look at a table and write a short pipeline file for it."""
@@ -61,7 +67,11 @@ def init(
     from gpupipe.cli import show
     from gpupipe.console import bars
 
-    proposal = inspect.propose(source, target, output, force=force, progress=bars())
+    reader = {"encoding": encoding, "delimiter": delimiter}
+    proposal = inspect.propose(
+        source, target, output, force=force, progress=bars(),
+        reader={k: v for k, v in reader.items() if v is not None},
+    )
     return Answer(proposal.to_json(), lambda: show.proposal(proposal))
 
 

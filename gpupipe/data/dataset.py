@@ -96,6 +96,7 @@ class Dataset:
     source : what the user named, for messages.
     notes : what was decided on the way and the user should know.
     quarantine : rows left out because they could not be parsed.
+    left_out : columns that were dropped before they were read.
     """
 
     schema: Schema
@@ -104,6 +105,7 @@ class Dataset:
     source: str
     notes: tuple[str, ...] = ()
     quarantine: Quarantine = Quarantine()
+    left_out: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:

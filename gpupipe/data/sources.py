@@ -280,7 +280,7 @@ def utf8_chunks(path: Path, stream: IO[bytes], encoding: str, bom: int) -> Itera
                     raise DataError(
                         f"byte 0x{bad.hex()} at offset {offset - len(before) + error.start} is "
                         f"not {encoding.upper()} text", where=f"{path}:{line}",
-                        hint="set data.encoding to what the file is in, for example cp1252",
+                        hint="set data.encoding (or init --encoding) to what it is in: cp1252, ...",
                     ) from None
                 pending = bool(decoder.getstate()[0])
                 text = chunk if utf8 else decoded.encode()

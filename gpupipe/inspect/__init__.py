@@ -8,8 +8,9 @@ and with the reason beside; a suspected leak is named and left for the user to j
 from __future__ import annotations
 
 import math
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -97,9 +98,11 @@ class Proposal:
 
 def propose(
     source: str, target: str | None, output: Path, *, force: bool = False,
-    progress: Progress | None = None,
+    reader: Mapping[str, Any] | None = None, progress: Progress | None = None,
 ) -> Proposal:
     """Look at ``source`` and write a pipeline file for it to ``output``.
+
+    ``reader`` holds options of `ingest` (encoding, delimiter, ...); they go into the file.
 
     Raises ConfigError where ``output`` is there (and not ``force``), and where no target is
     given and none stands out; DataError where the source cannot be read.
@@ -115,9 +118,9 @@ def propose(
         raise ConfigError("there is no such folder", where=str(output.parent))
     with tempfile.TemporaryDirectory(prefix="gpupipe-init-") as cache:
         with reading(progress) as report:
-            dataset = ingest(source, cache=Path(cache), progress=report)
+            dataset = ingest(source, cache=Path(cache), progress=report, **(reader or {}))
         inspection = inspect(dataset, target, progress=progress)
-    write_pipeline(inspection, source, output)
+    write_pipeline(inspection, source, output, reader or {})
     return Proposal(inspection, output)
 
 
@@ -164,10 +167,23 @@ def _own(columns: tuple[Column, ...], target: Proposed) -> Iterator[Remark]:
             yield Remark("constant", (c.name,), f"{c.name!r} is {c.why}")
         elif c.role == "id":
             yield Remark("id", (c.name,), f"{c.name!r}: {c.why}")
+        elif _dressed(c):
+            yield Remark("note", (c.name,), (
+                f"{c.name!r} looks like numbers, but is read as text because of how they are "
+                f"written ({c.examples[0]}): write plain ones such as 1234.5"
+            ))
         elif c.role == "text":
             yield Remark(
                 "text", (c.name,), f"{c.name!r} is free text ({c.distinct_text} distinct)"
             )
+
+
+def _dressed(column: Column) -> bool:
+    """Whether a text column's values are numbers with a decimal comma, a currency or a %."""
+    return column.dtype == "string" and bool(column.examples) and all(
+        re.fullmatch(r"[-+]?[$£€]?\s?\d[\d.,' ]*\s?[%$£€]?", v) and re.search(r"[,%$£€']", v)
+        for v in column.examples
+    )
 
 
 def _nulls(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gpupipe.config import parse_config
 from gpupipe.config.source import parse
@@ -13,15 +15,20 @@ from gpupipe.inspect import Inspection
 WIDTH = 100
 
 
-def write_pipeline(inspection: Inspection, source: str, output: Path) -> None:
+def write_pipeline(
+    inspection: Inspection, source: str, output: Path, reader: Mapping[str, Any] | None = None
+) -> None:
     """Write the pipeline file to ``output`` (whole or not at all)."""
-    text = pipeline_text(inspection, _relative(source, output), output.name)
+    text = pipeline_text(inspection, _relative(source, output), output.name, reader)
     beside = output.with_name(f".{output.name}.partial")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, output)  # noqa: PTH105
 
 
-def pipeline_text(look: Inspection, source: str, name: str = "pipeline.yaml") -> str:
+def pipeline_text(
+    look: Inspection, source: str, name: str = "pipeline.yaml",
+    reader: Mapping[str, Any] | None = None,
+) -> str:
     """The file's text, checked: it parses, and what it says is what was meant."""
     drops = look.drops()
     lines = [
@@ -33,6 +40,7 @@ def pipeline_text(look: Inspection, source: str, name: str = "pipeline.yaml") ->
     ]
     if look.target.positive is not None:
         lines.append(f"  positive: {scalar(look.target.positive)}")
+    lines += [f"  {key}: {scalar(value)}" for key, value in (reader or {}).items()]
     if drops:
         lines.append("  drop:")
         lines += [f"    - {scalar(c.name)}  # {_comment(c.why)}" for c in drops]

@@ -40,6 +40,10 @@ MAX_ROUNDS = 3_000
 PLAIN_ROUNDS = 400
 """Rounds where there is no validation part to stop at, and no ``n_estimators``."""
 PATIENCE = 50
+LEAST_GAIN = 1e-4
+"""An improvement counts while rounds go on if it is this share of the loss of knowing nothing."""
+FEW_FEATURES = 10
+"""Below this many features every tree sees all of them: four fifths of two would be one."""
 
 OURS = {"n_estimators", "early_stopping_rounds", "objective", "eval_metric"}
 REFUSED = {
@@ -75,7 +79,8 @@ class XGBoost:
                 raise ConfigError(
                     f"model 'xgboost' does not take {name!r} here", hint=REFUSED[name] or None
                 )
-        self.params = {**DEFAULTS, **{k: v for k, v in named.items() if v is not None}}
+        self.given = {k: v for k, v in named.items() if v is not None}
+        self.params = {**DEFAULTS, **self.given}
 
     def fit(
         self, train: Matrix, valid: Matrix | None, target: Target, how: Training
@@ -85,6 +90,8 @@ class XGBoost:
         Raises ConfigError with XGBoost's own words where it refuses a parameter.
         """
         params = dict(self.params)
+        if len(train.names) < FEW_FEATURES and "colsample_bytree" not in self.given:
+            params["colsample_bytree"] = 1.0
         patience = params.pop("early_stopping_rounds", None)
         rounds = params.pop("n_estimators", None)
         if valid is None:
@@ -104,7 +111,7 @@ class XGBoost:
                 watched = [(_quantised(valid, native, data), "valid")]
             booster = xgboost.train(
                 native, data, num_boost_round=int(rounds), evals=watched, evals_result=evals,
-                early_stopping_rounds=patience, verbose_eval=False,
+                callbacks=self._stopping(patience, valid, target), verbose_eval=False,
             )
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
             raise ConfigError(
@@ -116,6 +123,17 @@ class XGBoost:
             curve = {"valid": [float(v) for v in evals["valid"][metric]], "metric": metric}
         return FittedXGBoost(booster, train.names, target.task, booster.num_boosted_rounds(),
                              curve)  # type: ignore[arg-type]
+
+    def _stopping(
+        self, patience: int | None, valid: Matrix | None, target: Target
+    ) -> list[xgboost.callback.TrainingCallback]:
+        """Early stopping, with the least gain that counts where the loss is the default one."""
+        if patience is None or valid is None:
+            return []
+        least = 0.0
+        if not {"objective", "eval_metric"} & set(self.given):
+            least = LEAST_GAIN * _loss_of_nothing(valid.target, target)
+        return [xgboost.callback.EarlyStopping(rounds=patience, min_delta=least)]
 
     @classmethod
     def restore(cls, payload: Payload) -> FittedModel:
@@ -142,9 +160,9 @@ class FittedXGBoost:
     kind: str = "xgboost"
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
-        xp = namespace(chunk)
+        xp, kept = namespace(chunk), self.rounds or 0
         scores = self.booster.inplace_predict(
-            chunk, iteration_range=(0, rounds or self.rounds or 0), validate_features=False
+            chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False
         )
         scores = xp.asarray(scores, dtype="float64")
         # Shares that were rounded to float32 add up to 1 only nearly.
@@ -200,6 +218,15 @@ def _quantised(
         _Chunks(matrix), max_bin=int(params["max_bin"]), ref=reference,
         nthread=params["nthread"], enable_categorical=True,
     )
+
+
+def _loss_of_nothing(y: Array, target: Target) -> float:
+    """The default loss of the best constant: the standard deviation, or the entropy."""
+    xp = namespace(y)
+    if target.task == "regression":
+        return float(xp.std(y))
+    shares = xp.bincount(y, minlength=len(target.classes)) / max(len(y), 1)
+    return float(-(shares * xp.log(xp.where(shares > 0, shares, 1))).sum())
 
 
 def _first_line(error: Exception) -> str:

@@ -123,15 +123,19 @@ def take_profile(
     key: Sequence[str] | None = None, group: Sequence[str] | None = None,
     time: str | None = None, weight: str | None = None, progress: Any = None,
 ) -> Profile:
-    """One pass over ``dataset``, without the dropped columns unless something names them.
+    """One pass over ``dataset``; the dropped columns have no statistics unless they are named.
 
-    Without a ``key`` a row's key is all its columns, the target among them, so that exact
-    duplicates share it.
+    Without a ``key`` a row's key is the whole row, dropped columns and all, but for the target
+    and the weight: exact duplicates share it. Were the target part of it, rows that agree in
+    all else would be dealt out by their label, and a fold could hold one label of them alone.
     """
     named = [n for n in (target, time, weight, *(key or ()), *(group or ())) if n is not None]
-    columns = [f.name for f in dataset.schema if f.name not in drop or f.name in named]
-    schema = dataset.schema.select(columns)
-    keyed = list(key) if key else [c for c in columns if c not in drop and c != weight]
+    names = dataset.schema.names
+    schema = dataset.schema.select([n for n in names if n not in drop or n in named])
+    whole = [n for n in names if n not in (target, weight)]
+    keyed = list(key) if key else whole or names
+    columns = [n for n in names if n in schema or n in keyed]
+    dtypes = {f.name: f.dtype for f in dataset.schema}
     fx = engine.fx
 
     def profile_part(index: int) -> tuple[dict[Key, State], RowFacts]:
@@ -139,7 +143,7 @@ def take_profile(
         facts: list[RowFacts] = []
         for table in dataset.parts[index].stream(columns, engine.batch_rows):
             frame = fx.frame(table)
-            batch = {f.name: fx.column(frame, f.name, f.dtype) for f in schema}
+            batch = {c: fx.column(frame, c, dtypes[c]) for c in columns}
             rows = Rows(fx.xp.zeros(table.num_rows, dtype="int64"), 1)
             for f in schema:
                 for statistic in statistics_of(f.dtype):
