@@ -247,3 +247,16 @@ def test_what_is_odd_about_the_real_tables_is_found(shared_data, tmp_path, file,
     found = {(r.kind, c) for r in made.inspection.remarks for c in r.columns}
     assert expected <= found
     assert load_config(made.output).data.target == target
+
+
+def test_an_encoding_named_for_init_goes_into_the_file(tmp_path):
+    table = tmp_path / "t.csv"
+    rows = "".join(f"{'Zürich' if i % 3 else 'Genève'};{i % 7},5;{i % 2}\n" for i in range(60))
+    table.write_bytes(("stadt;umsatz;y\n" + rows).encode("latin-1"))
+    with pytest.raises(DataError, match="not UTF-8") as caught:
+        propose(str(table), "y", tmp_path / "p.yaml")
+    assert "--encoding" in str(caught.value.hint)
+    made = propose(str(table), "y", tmp_path / "p.yaml", reader={"encoding": "latin-1"})
+    assert load_config(tmp_path / "p.yaml").data.encoding == "latin-1"
+    texts = [r.text for r in made.inspection.remarks if r.columns == ("umsatz",)]
+    assert any("looks like numbers" in t for t in texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def pipeline_text(
     lines = [
         f"# {look.rows:,} rows, {len(look.columns)} columns. "
         "Everything in comments is a default or a suggestion.",
+        f"name: {scalar(_name(source))}",
         "data:",
         f"  source: {scalar(source)}",
         f"  target: {scalar(look.target.name)}{_about_target(look)}",
@@ -87,6 +89,12 @@ def scalar(value: str | int | float | bool) -> str:
         return quoted  # text either way, but other readers of YAML disagree
     raw, _ = parse(f"a: {value}", "", Path())
     return value if raw["a"] == value else quoted
+
+
+def _name(source: str) -> str:
+    """What reports and run folders call it: the file's name, of the characters allowed."""
+    stem = Path(source).name.partition(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "pipeline"
 
 
 def _about_target(look: Inspection) -> str:
