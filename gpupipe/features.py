@@ -50,8 +50,9 @@ def default_steps(features: Sequence[Feature], profile: Profile, needs: Needs) -
     many: list[str] = []
     prose: list[str] = []
     limit = NATIVE_LEVELS if needs == "anything" else ONE_HOT_LEVELS
+    constant = profile.constant()  # drop_constant takes these: no later step may name them
     for f in features:
-        if f.dtype != "string":
+        if f.dtype != "string" or f.name in constant:
             continue
         distinct = profile.distinct(f.name)
         present = profile.rows - profile.missing(f.name)
@@ -72,7 +73,7 @@ def default_steps(features: Sequence[Feature], profile: Profile, needs: Needs) -
         return make.steps
     make("datetime", parts=["timestamp", "month", "day_of_week", "hour"], cyclic=True)
     holes = [f.name for f in features if f.dtype in ("float64", "float32", "int64", "bool")
-             and 0 < profile.missing(f.name) < profile.rows]
+             and profile.missing(f.name) > 0 and f.name not in constant]
     if holes:
         make("impute", columns=holes, indicator=True)
     make("impute", columns=["numeric", "boolean"])

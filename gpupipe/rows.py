@@ -116,6 +116,10 @@ def find_target(config: PipelineConfig, profile: Profile) -> tuple[Target, list[
         if reach == 0:
             raise DataError(f"target {name!r} has the same value in every row")
         return Target("regression", (), centre, reach), notes
+    if dtype in ("float64", "float32"):
+        raise config.fault(("data", "target"), f"target {name!r} is {dtype}; classes are text, "
+                           "whole numbers or booleans", f"set data.types: {{{name}: int}}, or "
+                           "data.task: regression")
     if values is None or levels is None:
         raise config.fault(("data", "target"), f"target {name!r} has too many distinct values "
                            f"for a {task} task", "is it an ID? choose another column, or set "
@@ -197,7 +201,20 @@ def split_rows(
         PartRows(split.assign(p, g), y, w)
         for p, g, y, w in zip(places, groups, ys, weights, strict=True)
     )
+    if config.data.weight is not None:
+        _check_weights(config.data.weight, split, rows)
     return split, rows
+
+
+def _check_weights(name: str, split: Split, rows: tuple[PartRows, ...]) -> None:
+    """DataError where every row that some model would learn from weighs nothing."""
+    total = np.zeros(split.buckets)
+    for r in rows:
+        total += np.bincount(r.bucket, weights=r.weight, minlength=split.buckets)
+    for part in (split.train, *(f.train for f in split.folds)):
+        if total[list(part)].sum() == 0:
+            raise DataError(f"data.weight: column {name!r} is 0 in every row to learn from",
+                            hint="a row of weight 0 is as if it were not there")
 
 
 def encode_target(found: tuple[np.ndarray, pa.Array] | None, target: Target) -> np.ndarray:

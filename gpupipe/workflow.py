@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from gpupipe.data.dataset import Dataset
 from gpupipe.data.ingest import ingest
 from gpupipe.engine.choose import Choice, choose
 from gpupipe.engine.machine import peak_memory
-from gpupipe.errors import DataError
+from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.evaluate.report import render_report
 from gpupipe.features import bind_features, default_steps, steps_of
 from gpupipe.judging import headline, judge, read_column, slices
@@ -88,6 +89,7 @@ def run(
     progress : see `gpupipe.console`.
     """
     choice = choose(config.engine)
+    _check_runs(runs)
     timings = Timings()
     with timings.stage("ingest"):
         dataset = _ingest(config, runs / ".cache", source, progress)
@@ -215,6 +217,23 @@ def _bound(config: PipelineConfig, dataset: Dataset, choice: Choice, progress: A
 
 def _first_rows(dataset: Dataset) -> pa.Table:
     return next(dataset.stream(batch_rows=GOLDEN_ROWS))
+
+
+def _check_runs(runs: Path) -> None:
+    """EnvironmentFault, before any work is done, where no run could be written in the end."""
+    latest, path = runs / "latest", runs.absolute()
+    if latest.exists() and not latest.is_symlink():
+        raise EnvironmentFault(
+            "this should be the link to the newest run, and is something else",
+            where=str(latest), hint="rename it, or keep runs in another folder",
+        )
+    nearest = next(p for p in (path, *path.parents) if p.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise EnvironmentFault(
+            f"the folder of runs cannot be written: {nearest} is "
+            f"{'read-only for you' if nearest.is_dir() else 'no folder'}",
+            where=str(runs), hint="keep runs in another folder (--runs)",
+        )
 
 
 @contextmanager

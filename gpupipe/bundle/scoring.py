@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gpupipe.bundle.store import Contents, read
+from gpupipe.bundle.store import Contents, read, sound
 from gpupipe.data.normalise import logical_type, normalise
 from gpupipe.data.schema import ARROW_TYPES, Schema
 from gpupipe.engine.frames import PandasFrames
@@ -146,7 +146,8 @@ def load(path: str | Path) -> Bundle:
         folder = folder / "bundle"
     contents, golden = read(folder)
     bundle = Bundle(contents, folder)
-    replay(bundle, golden)
+    with sound(folder):
+        replay(bundle, golden)
     return bundle
 
 
@@ -167,20 +168,23 @@ def replay(bundle: Bundle, golden: dict[str, Any]) -> None:
     try:
         columns = [_restored(golden["inputs"][f.name], f.dtype) for f in bundle.schema]
         table = pa.Table.from_arrays(columns, names=bundle.schema.names)
-        expected, scores = golden["features"], np.array(golden["scores"], np.float64)
-    except (KeyError, TypeError, ValueError, pa.ArrowInvalid) as error:
+        expected, wanted = golden["features"], np.array(golden["scores"], np.float64)
+        found, scores = bundle.features(table), bundle.scores(table)
+        shapes = {(len(row), len(bits)) for row, bits in zip(found, expected, strict=True)}
+        if shapes != {(found.shape[1],) * 2} or scores.shape != wanted.shape:
+            raise ValueError("rows, features and scores do not go together")
+    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{bundle.path}: golden.json is malformed: {error}") from None
-    found = bundle.features(table)
-    for r, (row, wanted) in enumerate(zip(found, expected, strict=True)):
-        for c, (value, bits) in enumerate(zip(row, wanted, strict=True)):
-            if _bits(value) != bits:
+    for r, (row, bits) in enumerate(zip(found, expected, strict=True)):
+        for c, value in enumerate(row):
+            if _bits(value) != bits[c]:
                 raise DataError(
                     f"{bundle.path}: golden row {r} gives another {bundle.feature_names[c]!r} "
                     "than when the bundle was made",
                     hint="the bundle and this version of gpupipe do not fit together",
                 )
-    off = np.abs(bundle.scores(table) - scores) / np.maximum(np.abs(scores), 1.0)
-    if off.size and off.max() > SCORE_TOLERANCE:
+    off = np.abs(scores - wanted) / np.maximum(np.abs(wanted), 1.0)
+    if not (off <= SCORE_TOLERANCE).all():  # a NaN is not within it
         raise DataError(
             f"{bundle.path}: golden rows score up to {off.max():.2g} off what they scored when "
             "the bundle was made", hint="check the versions in bundle.json",
@@ -233,7 +237,11 @@ def records_table(records: Sequence[Mapping[str, Any]], schema: Schema) -> pa.Ta
         for i, record in enumerate(records):
             if field.name not in record:
                 raise DataError(f"record {i} lacks column {field.name!r}")
-            values.append(record[field.name])
+            value = record[field.name]
+            if field.dtype == "int64" and isinstance(value, float) and not value.is_integer():
+                # Arrow would cut the fraction off without a word.
+                raise DataError(f"record {i}: column {field.name!r} takes int64, found {value}")
+            values.append(value)
         try:
             columns.append(pa.array(values, ARROW_TYPES[field.dtype]))
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:

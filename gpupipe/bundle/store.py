@@ -15,6 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,13 @@ from pydantic import ValidationError
 
 from gpupipe.bundle.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.data.schema import Schema
-from gpupipe.errors import DataError
+from gpupipe.errors import DataError, GpupipeError
 from gpupipe.models import MODELS, FittedModel
 from gpupipe.steps import STEPS, Feature, Target
 from gpupipe.steps.graph import Bound, Fitted, Graph, Node
 
+CLASSES = {"binary": (2, 2), "multiclass": (2, 1 << 20), "regression": (0, 0)}
+"""The tasks, and the least and the most classes of each."""
 FORMAT = 1
 """The version of the layout; a reader refuses a newer one."""
 CAPS = {
@@ -90,21 +94,27 @@ def read(folder: Path) -> tuple[Contents, dict[str, Any]]:
     version = description.get("format")
     if version != FORMAT:
         raise DataError(
-            f"{folder}: bundle format {version!r} is not one this version reads ({FORMAT})",
+            f"{folder}: bundle.json is of format {version!r}, and this version reads {FORMAT}",
             hint="install the version of gpupipe that wrote it, or a newer one",
         )
     arrays = read_arrays(members["arrays.npz"], CAPS["arrays.npz"])
-    try:
+    with sound(folder):
         schema = Schema.from_json(description["schema"])
         target = Target(description["task"], tuple(description["classes"]))
+        least, most = CLASSES.get(target.task, (1, 0))
+        if not least <= len(target.classes) <= most:
+            raise DataError(f"{folder}: bundle.json tells of a {target.task!r} task with "
+                            f"{len(target.classes)} classes")
         graph, fitted = _rebuild(unpack(description["features"], arrays), target)
+        absent = [name for name in graph.raw if name not in schema]
+        if absent:
+            raise DataError(f"{folder}: bundle.json has features of {absent[0]!r}, which its "
+                            "schema lacks")
         payload = unpack(description["model"], arrays)
         kind = payload.pop("kind")
         if kind not in MODELS:
             raise DataError(f"{folder}: unknown model kind {kind!r}")
         model: FittedModel = MODELS[kind].restore(payload)
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise DataError(f"{folder}: bundle.json does not describe a pipeline: {error!r}") from None
     info = {k: v for k, v in description.items() if k not in ("schema", "features", "model")}
     return Contents(info, schema, graph, fitted, model), _parse(
         members["golden.json"], "golden.json"
@@ -115,9 +125,21 @@ def read_states(folder: Path) -> dict[str, Any]:
     """The profile's states: ``{column: {statistic: {array: values}}}``, verified."""
     members = _members(folder)
     description = _parse(members["bundle.json"], "bundle.json")
-    states = unpack(description["states"], read_arrays(members["states.npz"], CAPS["states.npz"]))
-    assert isinstance(states, dict)
-    return states
+    arrays = read_arrays(members["states.npz"], CAPS["states.npz"])
+    with sound(folder):
+        return dict(unpack(description["states"], arrays))
+
+
+@contextmanager
+def sound(folder: Path) -> Iterator[None]:
+    """Whatever else goes wrong inside, with content that nobody vouches for, is a DataError."""
+    try:
+        yield
+    except GpupipeError:
+        raise
+    except Exception as error:
+        told = repr(error).partition("\n")[0][:200]
+        raise DataError(f"{folder}: bundle.json does not describe a pipeline: {told}") from error
 
 
 def _members(folder: Path) -> dict[str, bytes]:
@@ -142,7 +164,7 @@ def _members(folder: Path) -> dict[str, bytes]:
         raise DataError(f"{folder}: hashes.json does not list the members")
     for name, entry in hashes.items():
         actual = hashlib.sha256(members[name]).hexdigest()
-        if not isinstance(entry, dict) or entry.get("sha256") != actual:
+        if entry != {"sha256": actual, "size": len(members[name])}:
             raise DataError(
                 f"{folder}: {name} was changed after the bundle was written (its SHA-256 is "
                 f"{actual[:12]}...)", hint="copy the bundle again from where it was made",

@@ -137,6 +137,8 @@ class XGBoost:
 
     @classmethod
     def restore(cls, payload: Payload) -> FittedModel:
+        if not payload["booster"]:
+            raise ValueError("the booster has no bytes")  # XGBoost would abort the process
         booster = xgboost.Booster({"nthread": payload.get("threads", 1)})
         booster.load_model(bytearray(payload["booster"]))
         return FittedXGBoost(booster, tuple(payload["names"]), payload["task"],

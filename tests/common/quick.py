@@ -18,6 +18,9 @@ from gpupipe.training import Trained, train
 
 FEW = {"n_estimators": 4, "max_depth": 3}
 TARGETS = {"binary": "label", "multiclass": "kind", "regression": "amount"}
+MEMBERS = {"bundle", "config.json", "manifest.json", "metrics.json", "predictions.parquet",
+           "report.html"}
+"""What a run's folder holds."""
 COLUMNS = ("f", "narrow", "i", "b", "s", "t")
 
 
