@@ -178,7 +178,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
     )
     for i, name in enumerate(columns):
         cells = [row[i] for row in rows]
-        numeric = bool(cells) and all(isinstance(c, (int, float)) for c in cells)
+        numeric = bool(cells) and all(c is None or isinstance(c, (int, float)) for c in cells)
         drawn.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(_cell(c)) for c in row))

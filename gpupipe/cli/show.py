@@ -52,6 +52,9 @@ def metrics(data: Mapping[str, Any], title: str = "") -> None:
         others = (_value((b.get("metrics") or b).get(name)) for b in baselines.values())
         rows.append([name, value, interval, *others])
     table(["metric", "value", "interval", *baselines], rows, title)
+    for name, measured in (data.get("metrics") or {}).items():
+        if measured.get("note") and measured.get("value") is None:
+            say(f"{name}: {measured['note']}", "dim")
 
 
 def _value(measured: Any) -> Any:

@@ -94,7 +94,7 @@ def scalar(value: str | int | float | bool) -> str:
 def _name(source: str) -> str:
     """What reports and run folders call it: the file's name, of the characters allowed."""
     stem = Path(source).name.partition(".")[0]
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "pipeline"
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:80].strip("-_") or "pipeline"
 
 
 def _about_target(look: Inspection) -> str:
