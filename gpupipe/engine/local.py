@@ -7,8 +7,10 @@ order in which parts finish does not matter.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import reduce
 from typing import TypeVar
 
 from gpupipe.engine.frames import Frames, PandasFrames
@@ -32,6 +34,38 @@ class LocalEngine:
         self.fx: Frames = PandasFrames()
         self.workers = workers or cores()
         self.batch_rows = batch_rows
+
+    def fold(
+        self, function: Callable[[P], S], merge: Callable[[S, S], S], parts: Sequence[P],
+        done: Callable[[P], None] = lambda part: None,
+    ) -> S | None:
+        """The merge of ``function(part)`` over all parts; None where there is no part.
+
+        Each worker merges what it made itself, so that merging, too, is done side by side; the
+        workers' own results are merged last. ``done`` is told of each part.
+        """
+        waiting, lock = iter(parts), threading.Lock()
+
+        def work() -> S | None:
+            total: S | None = None
+            while True:
+                with lock:
+                    part = next(waiting, _END)
+                if isinstance(part, _End):
+                    return total
+                made = function(part)
+                total = made if total is None else merge(total, made)
+                done(part)
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            futures = [pool.submit(work) for _ in range(min(self.workers, len(parts)))]
+            try:
+                totals = [t for t in (f.result() for f in futures) if t is not None]
+            except BaseException:
+                with lock:
+                    waiting = iter(())  # the other workers stop after the part they are at
+                raise
+        return reduce(merge, totals) if totals else None
 
     def map(self, function: Callable[[P], S], parts: Sequence[P]) -> Iterator[tuple[int, S]]:
         """Yield ``(index, function(part))`` as parts finish; at most workers + 1 are in flight."""
@@ -57,3 +91,10 @@ class LocalEngine:
             finally:
                 for future in running:
                     future.cancel()
+
+
+class _End:
+    """No part is left."""
+
+
+_END = _End()

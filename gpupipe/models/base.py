@@ -7,7 +7,7 @@ To add a family, write a file with a class like those here and decorate it with
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from gpupipe.engine.frames import Array
@@ -44,6 +44,18 @@ class Matrix:
     @property
     def rows(self) -> int:
         return sum(int(c.shape[0]) for c in self.chunks)
+
+    def every(self, step: int) -> Matrix:
+        """Every ``step``-th row."""
+        starts, row = [], 0
+        for chunk in self.chunks:
+            starts.append(-row % step)
+            row += int(chunk.shape[0])
+        return replace(
+            self, chunks=tuple(c[s::step] for c, s in zip(self.chunks, starts, strict=True)),
+            target=self.target[::step],
+            weight=None if self.weight is None else self.weight[::step],
+        )
 
 
 class FittedModel(Protocol):

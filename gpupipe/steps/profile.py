@@ -28,7 +28,7 @@ from gpupipe.stats.state import Rows, State, Statistic
 from gpupipe.stats.tables import VOCABULARY_LIMIT, DayCounts, Vocabulary, VocabularyState
 from gpupipe.steps.base import Feature
 from gpupipe.steps.graph import Node
-from gpupipe.steps.scan import Key, fold, stage
+from gpupipe.steps.scan import Key, fold, merge_states, stage
 
 INTEGER_LEVELS = 1_000
 """An integer column's values are counted one by one up to this many of them."""
@@ -138,7 +138,9 @@ def take_profile(
     dtypes = {f.name: f.dtype for f in dataset.schema}
     fx = engine.fx
 
-    def profile_part(index: int) -> tuple[dict[Key, State], RowFacts]:
+    by_part: dict[int, RowFacts] = {}
+
+    def profile_part(index: int) -> dict[Key, State]:
         states: dict[Key, State] = {}
         facts: list[RowFacts] = []
         for table in dataset.parts[index].stream(columns, engine.batch_rows):
@@ -150,17 +152,15 @@ def take_profile(
                     state = statistic.partial([batch[f.name]], rows, fx)
                     fold(states, (statistic, raw_key(f.name)), state)
             facts.append(_facts(batch, keyed, target, group, time, weight, fx))
-        return states, _joined(facts)
+        by_part[index] = _joined(facts)
+        return states
 
-    total: dict[Key, State] = {}
-    by_part: dict[int, RowFacts] = {}
+    parts = dataset.parts
     with stage(progress, "profile", dataset.rows) as advance:
-        for index, (states, facts) in engine.map(profile_part, range(len(dataset.parts))):
-            by_part[index] = facts
-            for name, state in states.items():
-                fold(total, name, state)
-            advance(dataset.parts[index].rows)
-    if not by_part:
+        total = engine.fold(
+            profile_part, merge_states, range(len(parts)), lambda i: advance(parts[i].rows)
+        )
+    if not total:
         raise DataError(f"{dataset.source} has no rows", hint="is it the right file?")
     return Profile(
         schema, {k: s.canonical() for k, s in total.items()},

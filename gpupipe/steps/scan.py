@@ -186,7 +186,7 @@ def _scan(source: Rowed, knowledge: Knowledge, progress: Any) -> None:
     columns = list(dict.fromkeys(node.raw for node, _ in wanted.values()))
     knowledge.scans.append(tuple(columns))
 
-    def scan_part(index: int) -> tuple[dict[Key, State], int]:
+    def scan_part(index: int) -> dict[Key, State]:
         states: dict[Key, State] = {}
         for batch, _ in source.batches(index, columns):
             assert batch.rows is not None
@@ -194,18 +194,23 @@ def _scan(source: Rowed, knowledge: Knowledge, progress: Any) -> None:
                 column = batch.value(node, fitted)
                 assert isinstance(column, Column)
                 fold(states, key, key[0].partial([column], batch.rows, batch.fx))
-        return states, source.dataset.parts[index].rows
+        return states
 
-    total: dict[Key, State] = {}
-    parts = range(len(source.dataset.parts))
+    parts = source.dataset.parts
     with stage(progress, f"scan {len(knowledge.scans)}", source.dataset.rows) as advance:
-        for _, (states, rows) in source.engine.map(scan_part, parts):
-            for key, state in states.items():
-                fold(total, key, state)
-            advance(rows)
+        total = source.engine.fold(
+            scan_part, merge_states, range(len(parts)), lambda i: advance(parts[i].rows)
+        )
     if not total:
         raise DataError(f"{source.dataset.source} has no rows to learn from")
     knowledge.states.update({key: state.canonical() for key, state in total.items()})
+
+
+def merge_states(a: dict[Key, State], b: dict[Key, State]) -> dict[Key, State]:
+    """The states of both sets of rows; ``a`` is used up."""
+    for key, state in b.items():
+        fold(a, key, state)
+    return a
 
 
 def fold(states: dict[Key, State], key: Key, state: State) -> None:

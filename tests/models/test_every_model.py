@@ -213,6 +213,7 @@ def plain(train: Matrix, task: str, rounds: int, **params) -> xgboost.Booster:
     native = {**DEFAULTS, **params, "seed": 3, "nthread": 2, "objective": OBJECTIVES[task]}
     if task == "multiclass":
         native["num_class"] = 3
+    native["colsample_bytree"] = 1.0  # every feature, where there are few
     types = ["c" if c else "q" for c in train.categorical]
     data = xgboost.QuantileDMatrix(
         np.concatenate(train.chunks), label=train.target, weight=train.weight,
@@ -233,6 +234,24 @@ def test_xgboost_equals_a_plain_xgboost_on_the_same_matrix(task, params, categor
     if task == "multiclass":  # what float32 rounded away is given back
         expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_the_bins_of_a_large_matrix_are_as_good_from_a_part_of_its_rows(monkeypatch):
+    train = problem("binary", chunks=3)
+    whole = predict(fit("xgboost", "binary", train), train)
+    monkeypatch.setattr("gpupipe.models.xgboost.CUT_ROWS", train.rows // 4)
+    part = predict(fit("xgboost", "binary", train), train)
+    assert (part != whole).any()
+    log_loss = [-np.log(np.where(train.target == 1, p, 1 - p)).mean() for p in (whole, part)]
+    assert abs(log_loss[0] - log_loss[1]) < 0.02
+
+
+def test_every_other_row_of_a_matrix_is_taken_across_its_chunks():
+    train = problem("regression", weight=np.arange(1200.0), chunks=7)
+    third = train.every(3)
+    np.testing.assert_array_equal(np.concatenate(third.chunks), np.concatenate(train.chunks)[::3])
+    np.testing.assert_array_equal(third.weight, train.weight[::3])
+    np.testing.assert_array_equal(third.target, train.target[::3])
 
 
 @pytest.mark.parametrize(("alias", "name", "value"), [
