@@ -107,8 +107,6 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
         "t": pa.array([None, *range(59)], pa.timestamp("us"))}}, ["'t'", "missing in 1 rows"]),
     "one group": ([0, 1] * 30, {"split": {"group": "g", "folds": 3}, "more": {"g": [1] * 60}},
                   ["groups", "split.folds"]),
-    "equal rows": ([0, 1] * 30, {"split": {"folds": 3}, "more": {"c": [1] * 60},
-                   "data": {"drop": ["x"]}}, ["rows have too few distinct rows"]),
     "no feature": ([0, 1] * 30, {"data": {"drop": ["x"]}}, ["no column is left"]),
 }
 

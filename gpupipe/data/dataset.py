@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from gpupipe.data.normalise import normalise, with_sound_dictionaries
 from gpupipe.data.schema import Schema
+from gpupipe.data.sources import reading
 
 
 class Part(Protocol):
@@ -47,7 +48,10 @@ class ParquetPart:
             table = pa.Table.from_batches([batch])
             return normalise(table, self.schema.select(columns), constants, where=self.path)
 
-        with pq.ParquetFile(self.path, read_dictionary=strings, pre_buffer=False) as file:
+        with (
+            reading(Path(self.path)),
+            pq.ParquetFile(self.path, read_dictionary=strings, pre_buffer=False) as file,
+        ):
             batches = file.iter_batches(
                 batch_size=batch_rows, row_groups=[self.row_group], columns=stored,
                 use_threads=False,

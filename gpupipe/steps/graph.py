@@ -253,7 +253,11 @@ class Batch:
 
 
 def feature_names(graph: Graph, fitted: Fitted) -> list[tuple[str, bool]]:
-    """Name and ``categorical`` of each column of the matrix, in order."""
+    """Name and ``categorical`` of each column of the matrix, in order.
+
+    A name that a one-hot makes and that is there already gets ``.1``, ``.2``, ... as a name
+    that comes twice in a text file does.
+    """
     names: list[tuple[str, bool]] = []
     for node in graph.outputs:
         if node.feature.dtype == "block":
@@ -262,7 +266,15 @@ def feature_names(graph: Graph, fitted: Fitted) -> list[tuple[str, bool]]:
             names.extend((f"{node.feature.name}_{level}", False) for level in levels)
         else:
             names.append((node.feature.name, node.feature.categorical))
-    return names
+    taken, again, seen = {n for n, _ in names}, [], set()
+    for name, categorical in names:
+        own, count = name, 0
+        while own in seen or (count and own in taken):
+            count += 1
+            own = f"{name}.{count}"
+        seen.add(own)
+        again.append((own, categorical))
+    return again
 
 
 def matrix(graph: Graph, fitted: Fitted, batch: Batch) -> Any:
