@@ -12,6 +12,7 @@ from gpupipe.config import PipelineConfig
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.split import Split, hash_split, place_of, time_split
 from gpupipe.errors import ConfigError, DataError, did_you_mean
+from gpupipe.evaluate.metrics import choose
 from gpupipe.steps import Feature, Target
 from gpupipe.steps.profile import Profile, target_range
 from gpupipe.steps.scan import PartRows
@@ -66,6 +67,15 @@ def check_columns(config: PipelineConfig, dataset: Dataset) -> None:
         if dtype not in fine:
             raise config.fault(path, f"column {column!r} is {dtype}, expected {' or '.join(fine)}",
                                f"set data.types: {{{column}: {fine[-1]}}} if it holds such values")
+
+
+def check_metrics(config: PipelineConfig, target: Target) -> None:
+    """Every metric that the file names must be one of the target's task."""
+    for i, name in enumerate(config.evaluate.metrics or ()):
+        try:
+            choose(target.task, [name])  # type: ignore[arg-type]
+        except ConfigError as error:
+            raise config.fault(("evaluate", "metrics", i), error.message, error.hint) from None
 
 
 def split_columns(config: PipelineConfig) -> tuple[list[str] | None, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from gpupipe.bundle.scoring import BATCH_ROWS, Bundle, load
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.ingest import ingest
+from gpupipe.data.tables import NotPlain
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.evaluate.scores import evaluate as score
 from gpupipe.rows import label_of
@@ -176,14 +177,26 @@ def _opened(
             "header": reader["header"],
         }
         try:
-            dataset = ingest(source, types=dict(types), **options)
+            dataset = _ingest(source, types, types=dict(types), **options)
         except ConfigError:
             # A pinned column that is not there: say so as scoring would.
-            dataset = ingest(source, **options)
+            dataset = _ingest(source, types, **options)
             _check_columns(bundle, dataset, target)
             raise
         _check_columns(bundle, dataset, target)
         yield dataset
+
+
+def _ingest(source: object, needed: Collection[str], **options: Any) -> Dataset:
+    """`ingest`, but for the columns that cannot be read and that the model does not need."""
+    drop: list[str] = []
+    while True:
+        try:
+            return ingest(source, drop=drop, **options)
+        except NotPlain as error:
+            if error.column in needed:
+                raise
+            drop.append(error.column)
 
 
 def _check_columns(bundle: Bundle, dataset: Dataset, target: str | None) -> None:

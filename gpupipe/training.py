@@ -26,6 +26,7 @@ from gpupipe.fingerprint import fingerprint
 from gpupipe.models import FittedModel, Matrix, Model, Training, model_of
 from gpupipe.rows import (
     check_columns,
+    check_metrics,
     dropped,
     find_target,
     raw_features,
@@ -149,6 +150,7 @@ def train(
             progress=progress,
         )
     target, notes = find_target(config, profile)
+    check_metrics(config, target)
     with timings.stage("split", dataset.rows):
         split, rows = split_rows(config, profile, target)
     rowed = Rowed(dataset, rows, split.buckets, engine)

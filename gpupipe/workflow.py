@@ -37,7 +37,7 @@ from gpupipe.judging import headline, judge, read_column, slices
 from gpupipe.models import model_of
 from gpupipe.plan import Plan, make_plan
 from gpupipe.record import config_source, contents_of, manifest_of, report_of, states_of
-from gpupipe.rows import check_columns, dropped, find_target, raw_features
+from gpupipe.rows import check_columns, check_metrics, dropped, find_target, raw_features
 from gpupipe.scoring import evaluate, predict
 from gpupipe.steps.profile import take_profile
 from gpupipe.training import Timings, Trained, train
@@ -209,6 +209,7 @@ def _bound(config: PipelineConfig, dataset: Dataset, choice: Choice, progress: A
     profile = take_profile(dataset, choice.engine(), target=config.data.target,
                            drop=dropped(config, dataset), progress=progress)
     target, _ = find_target(config, profile)
+    check_metrics(config, target)
     features, model = raw_features(config, dataset), model_of(config.model.kind,
                                                               config.model.params)
     steps = steps_of(config) or default_steps(features, profile, model.needs)

@@ -11,6 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
 from gpupipe.cli.outcome import call, plain
@@ -81,6 +84,38 @@ def test_a_run_in_the_terminal_shows_metrics_report_and_what_comes_next(demo):
     for word in ("roc_auc", "interval", "report.html", "gpupipe predict"):
         assert word in done.stdout
     assert "\x1b[" not in done.stdout + done.stderr
+
+
+def test_a_metric_that_is_none_is_told_at_its_place_before_anything_is_trained(demo):
+    shop = demo / "shop"
+    (shop / "metric.yaml").write_text(
+        "data: {source: churn.csv, target: churned}\nevaluate: {metrics: [log_loss, auc]}\n"
+    )
+    for verb in ("check", "run"):
+        done = run(verb, "metric.yaml", cwd=shop)
+        assert done.returncode == 2
+        assert "metric.yaml:2:32: unknown metric 'auc'" in done.stderr
+        assert "did you mean 'roc_auc'?" in done.stderr
+
+
+def test_new_data_may_hold_columns_that_no_model_could_use_but_not_lack_what_it_needs(demo):
+    shop = demo / "shop"
+    table = pyarrow.csv.read_csv(shop / "churn.csv").slice(0, 20)
+    nested = pa.array([[1, 2]] * 20)
+    pq.write_table(table.append_column("tags", nested), shop / "nested.parquet")
+    done = run("predict", "runs/latest", "nested.parquet", "--output", "n.csv", cwd=shop)
+    assert done.returncode == 0, done.stderr
+    assert "20 rows scored to n.csv" in done.stdout
+    pq.write_table(table.drop_columns(["churned"]), shop / "unlabelled.parquet")
+    done = run("evaluate", "runs/latest", "unlabelled.parquet", cwd=shop)
+    assert done.returncode == 3
+    assert "unlabelled.parquet: there is no column 'churned' to judge by" in done.stderr
+
+
+def test_a_run_s_name_typed_wrong_is_answered_with_the_right_one(demo):
+    done = run("show", "runs/lastest", cwd=demo / "shop")
+    assert done.returncode == 2
+    assert "did you mean 'runs/latest'?" in done.stderr
 
 
 def test_data_faults_exit_with_3_and_leave_nothing_half_written(demo, tmp_path):

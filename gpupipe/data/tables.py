@@ -26,6 +26,17 @@ WHOLE = 1 << 30
 the first 64 KiB of each row group."""
 
 
+class NotPlain(DataError):  # noqa: N818 - a refusal, like DataError itself
+    """A nested or binary ``column``, which no step could use."""
+
+    def __init__(self, column: str, kind: pa.DataType, where: str) -> None:
+        super().__init__(
+            f"column {column!r} is of type {kind}, which is not a column of plain values",
+            where=where, hint=f"list it under data.drop: [{column}]",
+        )
+        self.column = column
+
+
 def typed_schema(arrow: pa.Schema, options: TextOptions, where: str) -> Schema:
     """The logical schema of an Arrow one: dropped columns left out, pinned ones as pinned.
 
@@ -41,10 +52,7 @@ def typed_schema(arrow: pa.Schema, options: TextOptions, where: str) -> Schema:
                             hint="rename one, or list the name under data.drop to leave out both")
         dtype = logical_type(field.type)
         if dtype is None:
-            raise DataError(
-                f"column {field.name!r} is of type {field.type}, which is not a column of plain "
-                "values", where=where, hint=f"list it under data.drop: [{field.name}]",
-            )
+            raise NotPlain(field.name, field.type, where)
         columns[field.name] = dtype
     if not columns:
         raise DataError("the table has no columns", where=where)
