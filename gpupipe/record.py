@@ -74,10 +74,13 @@ def states_of(trained: Trained) -> dict[str, Any]:
         mine["moments"] = {"count": moments.count, "missing": moments.missing,
                            "infinite": moments.infinite, "zeros": moments.zeros,
                            "sums": moments.sums}
-        for name, statistic in (("histogram", Histogram()), ("extremes", Extremes())):
-            state = trained.profile.of(column, statistic)
-            if state is not None:
-                mine[name] = state.arrays()
+        histogram = trained.profile.of(column, Histogram())
+        if histogram is not None:
+            held = np.flatnonzero(histogram.counts[0])  # few of the 65,536 bins
+            mine["histogram"] = {"bins": held, "counts": histogram.counts[0, held]}
+        extremes = trained.profile.of(column, Extremes())
+        if extremes is not None:
+            mine["extremes"] = extremes.arrays()
         vocabulary = trained.profile.vocabulary(column)
         if vocabulary is not None and len(vocabulary.levels) <= KEPT_LEVELS:
             ranked = vocabulary.ranked()

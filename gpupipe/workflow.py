@@ -277,7 +277,11 @@ def _write_predictions(trained: Trained, path: Path) -> None:
                                    for k in trained.config.data.key or ()}
         columns |= {"row": _row_numbers(trained, buckets), "fold": fold.astype(np.int8)}
         classes = trained.target.classes
-        columns["target"] = np.asarray(classes, object)[y] if classes else y
+        columns["target"] = y
+        if classes:
+            columns["target"] = pa.DictionaryArray.from_arrays(
+                pa.array(y.astype(np.int32)), pa.array(classes)
+            )
         if scores.ndim == 1:
             columns["prediction" if not classes else "probability"] = scores
         else:

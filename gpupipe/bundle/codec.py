@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gpupipe.engine.hashing import text_parts
 from gpupipe.errors import DataError
 
 ARRAY, ARROW, BYTES = "$array", "$arrow", "$bytes"
@@ -85,9 +86,8 @@ def _pack_arrow(array: pa.Array, arrays: dict[str, np.ndarray]) -> list[str]:
     if _type_name(array.type) != "string":
         parts = [array.to_numpy(zero_copy_only=False)]
     else:
-        encoded = [text.encode() for text in array.to_pylist()]
-        parts = [np.frombuffer(b"".join(encoded), np.uint8),
-                 np.array([len(e) for e in encoded], np.int64)]
+        data, offsets = text_parts(array)
+        parts = [data, np.diff(offsets)]
     names = []
     for part in parts:
         names.append(f"a{len(arrays)}")

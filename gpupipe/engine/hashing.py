@@ -52,19 +52,29 @@ def hash_numbers(values: Array, xp: Any) -> Array:
     return hashed
 
 
+def text_parts(strings: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The UTF-8 bytes of an Arrow string array on end, uint8, and where each text ends and
+    the next begins: int64 ``[n + 1]`` from 0. A null has no bytes."""
+    strings = strings.cast(pa.large_string())
+    if len(strings) == 0:
+        return np.empty(0, np.uint8), np.zeros(1, np.int64)
+    _, offset_buffer, data_buffer = strings.buffers()
+    first = strings.offset
+    offsets = np.frombuffer(offset_buffer, np.int64)[first : first + len(strings) + 1]
+    data = np.frombuffer(data_buffer, np.uint8) if data_buffer else np.empty(0, np.uint8)
+    return data[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
 def hash_strings(strings: pa.Array) -> np.ndarray:
     """uint64 hashes ``[n]`` of the UTF-8 bytes of an Arrow string array without nulls.
 
     Works on whole 8-byte words of all strings at once: one round for each eight bytes of
     the longest string, over the strings that still have bytes left.
     """
-    strings = strings.cast(pa.large_string())
     if len(strings) == 0:
         return np.empty(0, dtype=np.uint64)
-    _, offset_buffer, data_buffer = strings.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int64)[strings.offset :][: len(strings) + 1]
-    data = np.frombuffer(data_buffer, np.uint8) if data_buffer else np.empty(0, np.uint8)
-    data = np.concatenate([data[: offsets[-1]], np.zeros(8, np.uint8)])
+    data, offsets = text_parts(strings)
+    data = np.concatenate([data, np.zeros(8, np.uint8)])
     starts, lengths = offsets[:-1], np.diff(offsets)
     hashed = mix64(lengths.astype(np.uint64), np)
     alive = np.flatnonzero(lengths > 0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -106,14 +106,22 @@ class Table(State):
     levels: pa.Array
 
     def merge(self, other: Self) -> Self:
-        a, b = align(self, other)
-        return replace(a, **{f.name: f.metadata["merge"](getattr(a, f.name), getattr(b, f.name))
-                             for f in keyed(self)})
+        return self._with(other, np.add)
 
     def subtract(self, other: Self) -> Self:
-        a, b = align(self, other)
-        return replace(a, **{f.name: getattr(a, f.name) - getattr(b, f.name)
-                             for f in keyed(self)})
+        return self._with(other, np.subtract)
+
+    def _with(self, other: Self, operation: Callable[[Any, Any], Any]) -> Self:
+        """Both tables over the union of their levels; a level that one lacks counts 0 there."""
+        levels, index = union(self.levels, other.levels)
+        arrays = {}
+        for f in keyed(self):
+            mine = getattr(self, f.name)
+            wide = np.zeros((mine.shape[0], len(levels), *mine.shape[2:]), mine.dtype)
+            wide[:, : mine.shape[1]] = mine
+            wide[:, index] = operation(wide[:, index], getattr(other, f.name))
+            arrays[f.name] = wide
+        return replace(self, levels=levels, **arrays)
 
     def only(self, buckets: Sequence[int]) -> Self:
         index = list(buckets)
@@ -148,29 +156,13 @@ def keyed(table: Table) -> list[Any]:
     return [f for f in fields(table) if "merge" in f.metadata]
 
 
-T = TypeVar("T", bound=Table)
-
-
-def align(a: T, b: T) -> tuple[T, T]:
-    """Both tables over the union of their levels, in one order; absent levels are zeros."""
-    position = pc.index_in(b.levels, value_set=a.levels)
-    new = b.levels.filter(pc.is_null(position))
-    where = position.to_numpy(zero_copy_only=False)
-    fresh = np.isnan(where) if where.dtype.kind == "f" else np.zeros(len(where), bool)
-    index = np.where(fresh, 0, where).astype(np.int64)
-    index[fresh] = len(a.levels) + np.arange(len(new))
-    levels = pa.concat_arrays([a.levels, new]) if len(new) else a.levels
-    left = {f.name: _widen(getattr(a, f.name), len(levels), None) for f in keyed(a)}
-    right = {f.name: _widen(getattr(b, f.name), len(levels), index) for f in keyed(b)}
-    return replace(a, levels=levels, **left), replace(b, levels=levels, **right)
-
-
-def _widen(array: np.ndarray, size: int, index: np.ndarray | None) -> np.ndarray:
-    if index is None and array.shape[1] == size:
-        return array
-    wide = np.zeros((array.shape[0], size, *array.shape[2:]), array.dtype)
-    wide[:, slice(array.shape[1]) if index is None else index] = array
-    return wide
+def union(a: pa.Array, b: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """The levels of ``a`` followed by the new ones of ``b``, and where each of ``b`` stands."""
+    found = pc.index_in(b, value_set=a)
+    new = b.filter(pc.is_null(found))
+    index = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    index[index < 0] = len(a) + np.arange(len(new))
+    return pa.concat_arrays([a, new]) if len(new) else a, index
 
 
 class Statistic(Protocol):

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from gpupipe.engine.frames import Block, Column, Frame, Frames
+from gpupipe.engine.hashing import text_parts
 from gpupipe.errors import ConfigError
 from gpupipe.stats.state import Rows
 from gpupipe.steps.base import Feature, NoEvidence, Output, Params, Step, Target, select
@@ -314,8 +315,9 @@ def params_digest(params: Params) -> str:
 
 def _array_bytes(array: pa.Array) -> Iterator[bytes]:
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        for text in array.to_pylist():
-            data = None if text is None else text.encode()
-            yield b"-" if data is None else b"%d:" % len(data) + data
+        data, offsets = text_parts(array)
+        yield array.is_null().to_numpy(zero_copy_only=False).tobytes()
+        yield offsets.tobytes()
+        yield data.tobytes()
     else:
         yield repr(array.to_pylist()).encode()

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.schema import Schema
@@ -24,7 +23,7 @@ from gpupipe.engine.local import LocalEngine
 from gpupipe.errors import DataError
 from gpupipe.stats.moments import Moments
 from gpupipe.stats.quantiles import Extremes, Histogram
-from gpupipe.stats.state import Rows, State, Statistic
+from gpupipe.stats.state import Rows, State, Statistic, union
 from gpupipe.stats.tables import VOCABULARY_LIMIT, DayCounts, Vocabulary, VocabularyState
 from gpupipe.steps.base import Feature
 from gpupipe.steps.graph import Node
@@ -208,20 +207,11 @@ def _joined(facts: Sequence[RowFacts]) -> RowFacts:
         codes, levels = [], pa.array([], facts[0].target[1].type)
         for f in facts:
             assert f.target is not None
-            position, levels = _extended(levels, f.target[1])
+            levels, position = union(levels, f.target[1])
             codes.append(np.append(position, -1)[f.target[0]])
         target = (np.concatenate(codes), levels)
     return RowFacts(together("key"), together("group"), together("time"), together("weight"),
                     target)
-
-
-def _extended(levels: pa.Array, more: pa.Array) -> tuple[np.ndarray, pa.Array]:
-    """Where each of ``more`` stands in ``levels`` with the new ones put at its end."""
-    found = pc.index_in(more, value_set=levels)
-    new = more.filter(pc.is_null(found))
-    position = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    position[position < 0] = len(levels) + np.arange(len(new))
-    return position, pa.concat_arrays([levels, new]) if len(new) else levels
 
 
 def target_range(profile: Profile, target: str) -> tuple[float, float]:
