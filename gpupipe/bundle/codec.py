@@ -99,7 +99,9 @@ def _unpack_arrow(names: list[str], kind: str, arrays: Mapping[str, np.ndarray])
     if kind != "string":
         return pa.array(arrays[names[0]], ARROW_NUMBERS[kind])
     data, lengths = arrays[names[0]], arrays[names[1]]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    if lengths.dtype != np.int64 or data.dtype != np.uint8:
+        raise ValueError("text and its lengths are of other types than they were written")
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     if offsets[-1] != len(data) or (lengths < 0).any():
         raise ValueError("text and its lengths disagree")
     strings = pa.LargeStringArray.from_buffers(

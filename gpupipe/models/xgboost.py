@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-# OpenMP threads spin while they wait, which makes training several times slower as soon as
-# anything else runs on the machine; a short spin costs nothing where nothing else does. Read
-# once, when the library is loaded.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-import xgboost
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
@@ -29,6 +21,9 @@ from gpupipe.models.base import (
     register,
 )
 from gpupipe.steps.base import Target
+
+if TYPE_CHECKING:
+    import xgboost
 
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 0.05, "max_depth": 6, "min_child_weight": 1.0, "subsample": 0.8,
@@ -47,6 +42,18 @@ CUT_ROWS = 131_072
 FEW_FEATURES = 10
 """Below this many features every tree sees all of them: four fifths of two would be one."""
 
+PARAMETERS = frozenset({
+    "base_score", "booster", "callbacks", "colsample_bylevel", "colsample_bynode",
+    "colsample_bytree", "device", "early_stopping_rounds", "enable_categorical", "eval_metric",
+    "feature_types", "feature_weights", "gamma", "grow_policy", "importance_type",
+    "interaction_constraints", "learning_rate", "max_bin", "max_cat_threshold",
+    "max_cat_to_onehot", "max_delta_step", "max_depth", "max_leaves", "min_child_weight",
+    "missing", "monotone_constraints", "multi_strategy", "n_estimators", "n_jobs",
+    "num_parallel_tree", "objective", "random_state", "reg_alpha", "reg_lambda",
+    "sampling_method", "scale_pos_weight", "subsample", "tree_method", "validate_parameters",
+    "verbosity",
+})
+"""Those of `xgboost.XGBModel`, written out so that a file is checked without the library."""
 OURS = {"n_estimators", "early_stopping_rounds", "objective", "eval_metric"}
 REFUSED = {
     "n_jobs": "set engine.workers", "nthread": "set engine.workers",
@@ -60,6 +67,19 @@ ALIASES = {"eta": "learning_rate", "lambda": "reg_lambda", "alpha": "reg_alpha",
 NATIVE = {"reg_lambda": "lambda", "reg_alpha": "alpha", "learning_rate": "eta"}
 
 
+@cache
+def library() -> Any:
+    """XGBoost itself. Imported when it is needed, for it takes most of a second."""
+    # OpenMP threads spin while they wait, which makes training several times slower as soon as
+    # anything else runs on the machine; a short spin costs nothing where nothing else does.
+    # Read once, when the library is loaded.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    import xgboost
+
+    return xgboost
+
+
 @register("xgboost")
 class XGBoost:
     """Trees under the parameter names of `xgboost.XGBModel` (or XGBoost's own aliases).
@@ -71,10 +91,10 @@ class XGBoost:
     kind: ClassVar[str]
     needs: ClassVar[Needs] = "anything"
 
+    prepare = staticmethod(library)
+
     def __init__(self, params: Mapping[str, Any]) -> None:
-        known = set(inspect.signature(xgboost.XGBModel.__init__).parameters) - {"self", "kwargs"}
-        known |= OURS | set(ALIASES)
-        check_params("xgboost", params, known)
+        check_params("xgboost", params, {*PARAMETERS, *OURS, *ALIASES})
         named = {ALIASES.get(k, k): v for k, v in params.items()}
         for name in named:
             if name in REFUSED:
@@ -91,7 +111,7 @@ class XGBoost:
 
         Raises ConfigError with XGBoost's own words where it refuses a parameter.
         """
-        params = dict(self.params)
+        params, xgboost = dict(self.params), library()
         if len(train.names) < FEW_FEATURES and "colsample_bytree" not in self.given:
             params["colsample_bytree"] = 1.0
         patience = params.pop("early_stopping_rounds", None)
@@ -135,13 +155,13 @@ class XGBoost:
         least = 0.0
         if not {"objective", "eval_metric"} & set(self.given):
             least = LEAST_GAIN * _loss_of_nothing(valid.target, target)
-        return [xgboost.callback.EarlyStopping(rounds=patience, min_delta=least)]
+        return [library().callback.EarlyStopping(rounds=patience, min_delta=least)]
 
     @classmethod
     def restore(cls, payload: Payload) -> FittedModel:
         if not payload["booster"]:
             raise ValueError("the booster has no bytes")  # XGBoost would abort the process
-        booster = xgboost.Booster({"nthread": payload.get("threads", 1)})
+        booster = library().Booster({"nthread": payload.get("threads", 1)})
         booster.load_model(bytearray(payload["booster"]))
         return FittedXGBoost(booster, tuple(payload["names"]), payload["task"],
                              payload["rounds"], None)
@@ -186,33 +206,39 @@ class FittedXGBoost:
                 "task": self.task, "rounds": self.rounds}
 
 
-class _Chunks(xgboost.DataIter):
-    """Hands a matrix to XGBoost chunk by chunk, so that it is never copied whole."""
+@cache
+def _chunks() -> Any:
+    """The class of the iterators that hand a matrix over."""
 
-    def __init__(self, matrix: Matrix) -> None:
-        self.matrix = matrix
-        self.at = 0
-        self.row = 0
-        self.types = ["c" if c else "q" for c in matrix.categorical]
-        super().__init__()
+    class Chunks(library().DataIter):  # type: ignore[misc]
+        """Hands a matrix to XGBoost chunk by chunk, so that it is never copied whole."""
 
-    def next(self, input_data: Any) -> bool:
-        if self.at == len(self.matrix.chunks):
-            return False
-        chunk = self.matrix.chunks[self.at]
-        rows = slice(self.row, self.row + int(chunk.shape[0]))
-        weight = self.matrix.weight
-        input_data(
-            data=chunk, label=self.matrix.target[rows].astype("float32"),
-            weight=None if weight is None else weight[rows].astype("float32"),
-            feature_types=self.types,
-        )
-        self.at += 1
-        self.row = rows.stop
-        return True
+        def __init__(self, matrix: Matrix) -> None:
+            self.matrix = matrix
+            self.at = 0
+            self.row = 0
+            self.types = ["c" if c else "q" for c in matrix.categorical]
+            super().__init__()
 
-    def reset(self) -> None:
-        self.at = self.row = 0
+        def next(self, input_data: Any) -> bool:
+            if self.at == len(self.matrix.chunks):
+                return False
+            chunk = self.matrix.chunks[self.at]
+            rows = slice(self.row, self.row + int(chunk.shape[0]))
+            weight = self.matrix.weight
+            input_data(
+                data=chunk, label=self.matrix.target[rows].astype("float32"),
+                weight=None if weight is None else weight[rows].astype("float32"),
+                feature_types=self.types,
+            )
+            self.at += 1
+            self.row = rows.stop
+            return True
+
+        def reset(self) -> None:
+            self.at = self.row = 0
+
+    return Chunks
 
 
 def _quantised(
@@ -227,8 +253,8 @@ def _quantised(
     step = matrix.rows // CUT_ROWS
     if reference is None and step >= 4 and not any(matrix.categorical):
         reference = _quantised(matrix.every(step), params, None)
-    return xgboost.QuantileDMatrix(
-        _Chunks(matrix), max_bin=int(params["max_bin"]), ref=reference,
+    return library().QuantileDMatrix(
+        _chunks()(matrix), max_bin=int(params["max_bin"]), ref=reference,
         nthread=params["nthread"], enable_categorical=True,
     )
 

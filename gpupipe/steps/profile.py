@@ -189,7 +189,8 @@ def row_hash(batch: dict[str, Column], columns: Sequence[str], fx: Frames) -> Ar
     names = hash_strings(pa.array(list(columns), pa.string()))
     total = fx.xp.zeros(len(batch[columns[0]]), dtype="uint64")
     for name, salt in zip(columns, names, strict=True):
-        total = total + mix64(fx.hash64(batch[name]) ^ fx.xp.uint64(salt), fx.xp)
+        # An odd multiplier of its own keeps the columns apart: a value is mixed already.
+        total = total + fx.hash64(batch[name]) * fx.xp.uint64(salt | np.uint64(1))
     return mix64(total, fx.xp)
 
 

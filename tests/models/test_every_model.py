@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 from gpupipe.bundle.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.models import MODELS, FittedModel, Matrix, Training, model_of
-from gpupipe.models.xgboost import DEFAULTS, OBJECTIVES
+from gpupipe.models.xgboost import DEFAULTS, OBJECTIVES, PARAMETERS
 from gpupipe.steps import Target
 
 TARGETS = {
@@ -244,6 +245,11 @@ def test_the_bins_of_a_large_matrix_are_as_good_from_a_part_of_its_rows(monkeypa
     assert (part != whole).any()
     log_loss = [-np.log(np.where(train.target == 1, p, 1 - p)).mean() for p in (whole, part)]
     assert abs(log_loss[0] - log_loss[1]) < 0.02
+
+
+def test_the_parameters_are_those_of_the_installed_xgboost():
+    signature = inspect.signature(xgboost.XGBModel.__init__).parameters
+    assert set(signature) - {"self", "kwargs"} <= PARAMETERS
 
 
 def test_every_other_row_of_a_matrix_is_taken_across_its_chunks():
