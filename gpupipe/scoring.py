@@ -174,7 +174,7 @@ def _opened(
         options: dict[str, Any] = {
             "cache": Path(cache), "missing": info["missing"], "format": "auto",
             "delimiter": reader["delimiter"], "encoding": reader["encoding"],
-            "header": reader["header"],
+            "header": reader["header"], "max_bad_share": reader["max_bad_share"],
         }
         try:
             dataset = _ingest(source, types, types=dict(types), **options)
