@@ -268,7 +268,7 @@ def test_an_odd_input_runs_by_a_written_rule(case, tmp_path, monkeypatch, capfd)
     assert all(word in notes for word in words), notes
     bad = 1 if case.startswith("a few bad rows") else 0
     assert manifest["quarantine"]["count"] == bad and manifest["data"]["rows"] == N - bad
-    # Scoring keeps to the default share, whatever the training data were allowed.
+    # Scoring allows the share of bad rows that training did.
     scored = call(["predict", "runs/latest", next(iter(files)), "--output", "out.csv"])
     assert scored == 0, capfd.readouterr().err
     assert np.isfinite(answer["metrics"]["log_loss"]["value"])
