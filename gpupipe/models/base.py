@@ -98,10 +98,6 @@ class Model(Protocol):
 
     def __init__(self, params: Mapping[str, Any]) -> None: ...
 
-    @staticmethod
-    def prepare() -> object:
-        """Load the family's library, if it is slow to load: it may be called early."""
-
     def fit(
         self, train: Matrix, valid: Matrix | None, target: Target, how: Training
     ) -> FittedModel: ...

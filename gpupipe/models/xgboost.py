@@ -91,8 +91,6 @@ class XGBoost:
     kind: ClassVar[str]
     needs: ClassVar[Needs] = "anything"
 
-    prepare = staticmethod(library)
-
     def __init__(self, params: Mapping[str, Any]) -> None:
         check_params("xgboost", params, {*PARAMETERS, *OURS, *ALIASES})
         named = {ALIASES.get(k, k): v for k, v in params.items()}
