@@ -163,7 +163,7 @@ def read_column(
         out = []
         mask = np.isin(rowed.rows[index].bucket, list(buckets))
         for batch, where in rowed.batches(index, [column]):
-            found = fx.column(batch.frame, column, dtype)
+            found = batch.columns[column]
             if dtype in ("string", "bool"):
                 out.append(_plain(found, mask[where], fx))
             else:

@@ -16,6 +16,7 @@ import numpy as np
 
 from gpupipe.config import PipelineConfig
 from gpupipe.data.dataset import Dataset
+from gpupipe.data.reader import Reader
 from gpupipe.data.split import Split
 from gpupipe.engine.hashing import mix64
 from gpupipe.engine.local import LocalEngine
@@ -143,9 +144,10 @@ def train(
     own_steps = steps_of(config)
     check_columns(config, dataset)
     group, moment = split_columns(config)
+    reader = Reader(dataset, engine)
     with timings.stage("profile", dataset.rows):
         profile = take_profile(
-            dataset, engine, target=config.data.target, drop=dropped(config, dataset),
+            reader, target=config.data.target, drop=dropped(config, dataset),
             key=config.data.key, group=group, time=moment, weight=config.data.weight,
             progress=progress,
         )
@@ -153,7 +155,7 @@ def train(
     check_metrics(config, target)
     with timings.stage("split", dataset.rows):
         split, rows = split_rows(config, profile, target)
-    rowed = Rowed(dataset, rows, split.buckets, engine)
+    rowed = Rowed(reader, rows, split.buckets)
     features = raw_features(config, dataset)
     candidates = [Candidate("model", model, _graph(config, own_steps, features, profile, model,
                                                    target))]
@@ -198,6 +200,7 @@ def _train_all(
         with timings.stage("final matrix", trained.dataset.rows):
             pairs = _matrices(trained, candidates, [f[0] for f in fitted], split.train,
                               split.holdout)
+            trained.rowed.reader.keep_only(())
         with timings.stage("final training"):
             for c, candidate in enumerate(candidates):
                 rounds = _best_round(folds[c])

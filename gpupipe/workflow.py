@@ -28,13 +28,14 @@ from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.console import reading
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.ingest import ingest
+from gpupipe.data.reader import Reader
 from gpupipe.engine.choose import Choice, choose
 from gpupipe.engine.machine import peak_memory
 from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.evaluate.report import render_report
 from gpupipe.features import bind_features, default_steps, steps_of
 from gpupipe.judging import headline, judge, read_column, slices
-from gpupipe.models import model_of
+from gpupipe.models import load_ahead, model_of
 from gpupipe.plan import Plan, make_plan
 from gpupipe.record import config_source, contents_of, manifest_of, report_of, states_of
 from gpupipe.rows import check_columns, check_metrics, dropped, find_target, raw_features
@@ -90,6 +91,7 @@ def run(
     """
     choice = choose(config.engine)
     _check_runs(runs)
+    load_ahead(config.model.kind)
     timings = Timings()
     with timings.stage("ingest"):
         dataset = _ingest(config, runs / ".cache", source, progress)
@@ -206,7 +208,7 @@ def _ingest(config: PipelineConfig, cache: Path, source: object, progress: Any) 
 def _bound(config: PipelineConfig, dataset: Dataset, choice: Choice, progress: Any) -> Any:
     """The features of the pipeline bound to the dataset's columns."""
     check_columns(config, dataset)
-    profile = take_profile(dataset, choice.engine(), target=config.data.target,
+    profile = take_profile(Reader(dataset, choice.engine()), target=config.data.target,
                            drop=dropped(config, dataset), progress=progress)
     target, _ = find_target(config, profile)
     check_metrics(config, target)

@@ -150,7 +150,7 @@ def test_the_selectors_on_the_page_are_all_that_there_are():
 def profiled() -> tuple[list[Feature], Profile]:
     sample = random_sample(2000, seed=3)
     rowed = sample.rowed()
-    return sample.features, take_profile(rowed.dataset, rowed.engine, target=None)
+    return sample.features, take_profile(rowed.reader, target=None)
 
 
 def test_the_defaults_on_the_page_are_those_of_the_code(profiled):

@@ -109,10 +109,11 @@ class Bundle:
     def _matrices(self, table: pa.Table) -> Iterator[np.ndarray]:
         table = self.typed(table)
         fx = PandasFrames()
-        dtypes = {f.name: f.dtype for f in self.schema}
         for start in range(0, max(table.num_rows, 1), BATCH_ROWS):
             piece = table.slice(start, BATCH_ROWS)
-            batch = Batch(fx.frame(piece), dtypes, None, fx)
+            frame = fx.frame(piece)
+            columns = {f.name: fx.column(frame, f.name, f.dtype) for f in self.schema}
+            batch = Batch(columns, None, fx)
             yield np.asarray(matrix(self.contents.graph, self.contents.fitted, batch))
 
     def typed(self, table: pa.Table) -> pa.Table:

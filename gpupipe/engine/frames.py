@@ -9,7 +9,8 @@ which live on the host as an Arrow array, because there are few of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,10 @@ Frame = Any
 
 MISSING = -1
 """The code of a missing value."""
+HASHES = -1
+"""The place among a dictionary's answers for the hashes of its values; an id is never negative."""
+SHARED_LEVELS = 65_536
+"""A dictionary up to this size, or that of the longest batch, is worth sharing."""
 UNKNOWN = -2
 """The code of a value that a table of levels does not hold."""
 
@@ -35,14 +40,20 @@ class Column:
     """One column of a batch, ``[n]`` long, as arrays on the device.
 
     ``values`` are float32/float64 (NaN is missing), int64, bool, int64 microseconds
-    (timestamp) or int32 codes into ``levels`` (string; -1 is missing). ``missing`` is a
-    boolean mask for int64, bool and timestamp, or None where nothing is missing.
+    (timestamp) or codes of 8 to 32 bits into ``levels`` (string; -1 is missing). ``missing``
+    is a boolean mask for int64, bool and timestamp, or None where nothing is missing.
+
+    Batches that share a dictionary (`Frames.share`) have the same ``levels``, and in
+    ``answers`` what was found out about it, for the batches to come; numbers then have
+    ``codes`` into it beside their values.
     """
 
     dtype: str
     values: Array
     missing: Array | None = None
     levels: pa.Array | None = None
+    codes: Array | None = None
+    answers: dict[int, tuple[pa.Array, Array]] | None = None
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -71,6 +82,8 @@ class Frames(Protocol):
 
     def factorize(self, column: Column) -> tuple[Array, pa.Array]: ...
 
+    def share(self, batches: Sequence[Column]) -> list[Column]: ...
+
     def lookup(self, column: Column, levels: pa.Array) -> Array: ...
 
     def hash64(self, column: Column) -> Array: ...
@@ -88,58 +101,33 @@ CALENDAR_PARTS = (
 """What `Frames.calendar` knows: the names are those of pandas' ``.dt``."""
 
 
-@dataclass(frozen=True)
-class TextApart:
-    """A pandas frame whose text columns are codes into ``levels``."""
-
-    data: pd.DataFrame
-    levels: dict[str, pa.Array]
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-
 class PandasFrames:
     """The frame layer on pandas and NumPy."""
 
     xp: Any = np
 
     def frame(self, table: pa.Table) -> Frame:
-        """A pandas frame: integers and booleans with real nulls, text as int32 codes.
-
-        The distinct values that the codes point at are kept beside it: as pandas categories
-        they would be copied and checked again for every batch.
-        """
-        levels: dict[str, pa.Array] = {}
-        columns = []
-        for name, column in zip(table.column_names, table.columns, strict=True):
-            if pa.types.is_dictionary(column.type):
-                encoded = column.unify_dictionaries().combine_chunks()
-                levels[name] = encoded.dictionary
-                columns.append(encoded.indices.fill_null(MISSING))
-            else:
-                columns.append(column)
-        plain = pa.Table.from_arrays(columns, names=table.column_names)
-        nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-        return TextApart(plain.to_pandas(types_mapper=nullable.get, split_blocks=True), levels)
+        """The Arrow table itself: its columns become arrays one by one, without a copy between."""
+        return table
 
     def column(self, frame: Frame, name: str, dtype: str) -> Column:
         """Column ``name`` as arrays, of one of the six logical types."""
-        series = frame.data[name]
-        if dtype in ("float32", "float64"):
-            return Column(dtype, series.to_numpy(dtype=dtype))
+        values = frame.column(name)
         if dtype == "string":
-            return Column(dtype, series.to_numpy(), None, frame.levels[name])
-        missing = series.isna().to_numpy()
-        some = bool(missing.any())
+            values = values.unify_dictionaries() if values.num_chunks > 1 else values
+            encoded = values.combine_chunks()
+            if isinstance(encoded, pa.ChunkedArray):  # of no chunks at all
+                encoded = pa.concat_arrays(encoded.chunks)
+            return Column(dtype, encoded.indices.fill_null(MISSING).to_numpy(), None,
+                          encoded.dictionary)
+        if dtype in ("float32", "float64"):
+            return Column(dtype, values.to_numpy().astype(dtype, copy=False))
+        missing = values.is_null().to_numpy() if values.null_count else None
+        if missing is not None:
+            values = values.fill_null(False if dtype == "bool" else 0)
         if dtype == "timestamp":
-            values = series.to_numpy().astype("datetime64[us]").view("int64")
-            values = np.where(missing, 0, values) if some else values
-        elif dtype == "int64":
-            values = series.to_numpy(dtype="int64", na_value=0)
-        else:
-            values = series.to_numpy(dtype="bool", na_value=False)
-        return Column(dtype, values, missing if some else None)
+            values = values.cast(pa.int64())
+        return Column(dtype, values.to_numpy(), missing)
 
     def is_missing(self, column: Column) -> Array:
         """A boolean array: NaN, null or no code. An infinite float is not missing here."""
@@ -171,7 +159,7 @@ class PandasFrames:
         Values of a float column are float64, and infinities are missing, as in `numbers`.
         """
         if column.levels is not None:
-            return column.values, column.levels
+            return column.values if column.codes is None else column.codes, column.levels
         values = column.values
         if column.dtype in ("float32", "float64"):
             values = self.numbers(column) + 0.0  # -0.0 and 0.0 are one value
@@ -180,23 +168,54 @@ class PandasFrames:
             codes = np.where(column.missing, MISSING, codes)
         return codes, pa.array(uniques)
 
+    def share(self, batches: Sequence[Column]) -> list[Column]:
+        """The batches of one column with one dictionary among them, unless it is very long.
+
+        What is asked of a dictionary (`lookup`) is then worked out once, not once a batch,
+        and tables that are keyed by it add up as they are.
+        """
+        encoded = []
+        for codes, levels in map(self.factorize, batches):
+            index = pa.array(codes, pa.int32(), mask=codes < 0)
+            encoded.append(pa.DictionaryArray.from_arrays(index, levels, safe=False))
+        if not encoded:
+            return []
+        united = pa.chunked_array(encoded).unify_dictionaries().chunks
+        levels, answers = united[0].dictionary, {}
+        if len(levels) > max(SHARED_LEVELS, *map(len, batches)):
+            return list(batches)  # tables with a row a level would outgrow the batches
+        narrow = next(t for t in ("int8", "int16", "int32") if len(levels) <= np.iinfo(t).max)
+        shared = []
+        for batch, chunk in zip(batches, united, strict=True):
+            codes = chunk.indices.fill_null(MISSING).to_numpy().astype(narrow)
+            own = {"values": codes} if batch.dtype == "string" else {"codes": codes}
+            shared.append(replace(batch, levels=levels, answers=answers, **own))
+        return shared
+
     def lookup(self, column: Column, levels: pa.Array) -> Array:
         """Position of each value in ``levels``: int64 ``[n]``; -1 missing, -2 not there.
 
         Only the batch's distinct values are looked up; rows then take their answer.
         """
         codes, uniques = self.factorize(column)
-        found = pc.index_in(uniques.cast(levels.type), value_set=levels)
-        table = pc.fill_null(found, UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int64)
-        table = np.append(table, MISSING)  # code -1 takes the last entry
-        return self.to_device(table)[codes]
+        answers = {} if column.answers is None else column.answers
+        if id(levels) not in answers:
+            found = pc.index_in(uniques.cast(levels.type), value_set=levels)
+            table = pc.fill_null(found, UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int64)
+            table = np.append(table, MISSING)  # code -1 takes the last entry
+            # The levels are kept beside their answer, so that their id stays theirs.
+            answers[id(levels)] = (levels, self.to_device(table))
+        return answers[id(levels)][1][codes]
 
     def hash64(self, column: Column) -> Array:
         """A uint64 hash of each value, the same for every width, encoding and library."""
         missing = self.is_missing(column)
-        if column.levels is not None:
-            table = np.append(hash_strings(column.levels), np.uint64(0))
-            hashed = self.to_device(table)[column.values]
+        if column.dtype == "string":
+            answers = {} if column.answers is None else column.answers
+            if HASHES not in answers:
+                table = np.append(hash_strings(column.levels), np.uint64(0))
+                answers[HASHES] = (column.levels, self.to_device(table))
+            hashed = answers[HASHES][1][column.values]
         else:
             hashed = hash_numbers(column.values, self.xp)
         return self.xp.where(missing, self.xp.uint64(MISSING_HASH), hashed)

@@ -23,9 +23,14 @@ def mix64(x: Array, xp: Any) -> Array:
     u = xp.uint64
     with np.errstate(over="ignore"):
         x = x + u(GOLDEN)
-        x = (x ^ (x >> u(30))) * u(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> u(27))) * u(0x94D049BB133111EB)
-        return x ^ (x >> u(31))
+        # In place: this runs over every value of every column, and memory is what it waits for.
+        shifted = x >> u(30)
+        for multiplier, shift in ((0xBF58476D1CE4E5B9, 27), (0x94D049BB133111EB, 31)):
+            x ^= shifted
+            x *= u(multiplier)
+            xp.right_shift(x, u(shift), out=shifted)
+        x ^= shifted
+        return x
 
 
 def combine64(a: Array, b: Array, xp: Any) -> Array:

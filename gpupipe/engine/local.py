@@ -28,12 +28,16 @@ class LocalEngine:
     fx : the frame layer that functions should use.
     workers : how many parts are worked on at once.
     batch_rows : rows of a batch within a part.
+    keep_bytes : decoded columns may stay in memory between scans up to this size.
     """
 
-    def __init__(self, workers: int | None = None, batch_rows: int = 131_072) -> None:
+    def __init__(
+        self, workers: int | None = None, batch_rows: int = 131_072, keep_bytes: int = 1 << 30
+    ) -> None:
         self.fx: Frames = PandasFrames()
         self.workers = workers or cores()
         self.batch_rows = batch_rows
+        self.keep_bytes = keep_bytes
 
     def fold(
         self, function: Callable[[P], S], merge: Callable[[S, S], S], parts: Sequence[P],

@@ -6,7 +6,9 @@ To add a family, write a file with a class like those here and decorate it with
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -131,6 +133,21 @@ def model_of(kind: str, params: Mapping[str, Any]) -> Model:
         )
     model: Model = MODELS[kind](params)
     return model
+
+
+def load_ahead(kind: str) -> None:
+    """Begin to load a family's library, in a thread of its own, while other work goes on.
+
+    XGBoost takes most of a second. What goes wrong will be told by whoever needs it.
+    """
+    loader = getattr(MODELS.get(kind), "library", None)
+    if loader is not None:
+        threading.Thread(target=_quietly, args=(loader,), name=f"load {kind}").start()
+
+
+def _quietly(loader: Callable[[], Any]) -> None:
+    with suppress(Exception):
+        loader()
 
 
 def check_params(kind: str, params: Mapping[str, Any], known: Mapping[str, str] | set[str]) -> None:

@@ -90,6 +90,7 @@ class XGBoost:
 
     kind: ClassVar[str]
     needs: ClassVar[Needs] = "anything"
+    library = staticmethod(library)
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         check_params("xgboost", params, {*PARAMETERS, *OURS, *ALIASES})

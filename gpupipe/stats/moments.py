@@ -13,7 +13,7 @@ sums of squares and of products are exact in the same way.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Self
@@ -107,20 +107,19 @@ class Moments:
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> MomentState:
         (column,) = columns
         xp, b = fx.xp, rows.buckets
-        bucket = rows.bucket
         missing = fx.is_missing(column)
-        if column.levels is not None:
-            return self._of_text(missing, bucket, b, fx)
+        if column.dtype == "string":
+            return self._of_text(missing, rows.bucket, b, fx)
         values = fx.numbers(column)
         finite = xp.isfinite(values)
-        x, where = (values, bucket) if bool(finite.all()) else (values[finite], bucket[finite])
+        x = values if bool(finite.all()) else xp.where(finite, values, 0.0)
+        # 0: missing, 1: infinite, 2: another number than zero, 3: zero
+        kind = xp.where(finite, 2 + (x == 0), ~missing)
+        kinds = count_cells(rows.bucket * 4 + kind, b * 4, fx).reshape(b, 4)
         return MomentState(
-            count=count_cells(where, b, fx),
-            missing=count_cells(bucket[missing], b, fx),
-            infinite=count_cells(bucket[~finite & ~missing], b, fx),
-            zeros=count_cells(where[x == 0], b, fx),
-            sums=exact_sums(x, where, b, fx),
-            squares=exact_products(x, x, where, b, fx) if self.squares
+            count=kinds[:, 2] + kinds[:, 3], missing=kinds[:, 0], infinite=kinds[:, 1],
+            zeros=kinds[:, 3], sums=exact_sums(x, rows, fx),
+            squares=exact_products(x, x, rows, fx) if self.squares
             else np.zeros((b, 0), np.int64),
         )
 
@@ -164,69 +163,65 @@ class CrossProducts:
     """Exact sums of the products of two columns, over the rows where both have a value."""
 
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> ProductState:
+        xp, b = fx.xp, rows.buckets
         left, right = (fx.numbers(c) for c in columns)
-        both = fx.xp.isfinite(left) & fx.xp.isfinite(right)
-        x, y, bucket = left[both], right[both], rows.bucket[both]
-        b = rows.buckets
+        both = xp.isfinite(left) & xp.isfinite(right)
+        x, y = xp.where(both, left, 0.0), xp.where(both, right, 0.0)
         return ProductState(
-            count=count_cells(bucket, b, fx),
-            left=exact_sums(x, bucket, b, fx),
-            right=exact_sums(y, bucket, b, fx),
-            products=exact_products(x, y, bucket, b, fx),
+            count=count_cells(rows.bucket[both], b, fx), left=exact_sums(x, rows, fx),
+            right=exact_sums(y, rows, fx), products=exact_products(x, y, rows, fx),
         )
 
 
-def exact_sums(x: Array, bucket: Array, buckets: int, fx: Frames) -> np.ndarray:
+def exact_sums(x: Array, rows: Rows, fx: Frames) -> np.ndarray:
     """Digit sums of finite float64 values: int64 ``[buckets, DIGITS]``."""
-    sums = np.zeros((buckets, DIGITS), np.int64)
-    for start in range(0, int(x.shape[0]), _CHUNK):
-        piece = slice(start, start + _CHUNK)
-        _add(sums, x[piece], bucket[piece], 0, fx)
+    sums = np.zeros((rows.buckets, DIGITS), np.int64)
+    for own, (piece,) in _pieces((x,), rows):
+        _add(sums[own], piece, 0, fx)
     return sums
 
 
-def exact_products(x: Array, y: Array, bucket: Array, buckets: int, fx: Frames) -> np.ndarray:
+def exact_products(x: Array, y: Array, rows: Rows, fx: Frames) -> np.ndarray:
     """Digit sums of ``x * y``: int64 ``[buckets, PRODUCT_DIGITS]``, without rounding."""
-    sums = np.zeros((buckets, PRODUCT_DIGITS), np.int64)
-    for start in range(0, int(x.shape[0]), _CHUNK):
-        piece = slice(start, start + _CHUNK)
-        left = _moved(x[piece], fx)
-        right = left if y is x else _moved(y[piece], fx)
-        for a, lift_a, rows_a in left:
-            for b, lift_b, rows_b in right:
-                u, v, where = _meeting(a, rows_a, b, rows_b, bucket[piece], fx)
+    sums = np.zeros((rows.buckets, PRODUCT_DIGITS), np.int64)
+    for own, (a, b) in _pieces((x, y), rows):
+        left = _moved(a, fx)
+        right = left if y is x else _moved(b, fx)
+        for u, lift_u in left:
+            for v, lift_v in right:
                 product = u * v
-                place = 2 * LIFT - lift_a - lift_b
-                _add(sums, product, where, place, fx)
-                _add(sums, _product_error(u, v, product), where, place, fx)
+                place = 2 * LIFT - lift_u - lift_v
+                _add(sums[own], product, place, fx)
+                _add(sums[own], _product_error(u, v, product), place, fx)
     return sums
 
 
-Moved = tuple[Array, int, Array | None]
-"""Values times 2^lift, the lift, and which rows of the chunk they are (None: all)."""
+def _pieces(
+    columns: tuple[Array, ...], rows: Rows
+) -> Iterator[tuple[int, tuple[Array, ...]]]:
+    """The rows of each bucket, some at a time: the bucket, and the columns' values."""
+    order, places = rows.by_bucket
+    if order is not None:
+        columns = tuple(c[order] for c in columns) if len(columns) == 1 or (
+            columns[0] is not columns[1]) else (columns[0][order],) * 2
+    for own, place in enumerate(places):
+        for start in range(place.start, place.stop, _CHUNK):
+            piece = slice(start, min(start + _CHUNK, place.stop))
+            yield own, tuple(c[piece] for c in columns)
 
 
-def _moved(x: Array, fx: Frames) -> list[Moved]:
-    """The values in up to three groups, each moved to where products neither over- nor
-    underflow: that is a function of the value alone. Zeros go along with any."""
+def _moved(x: Array, fx: Frames) -> list[tuple[Array, int]]:
+    """The values in up to three groups, each moved by 2^lift to where products neither over-
+    nor underflow: that is a function of the value alone. A group has 0 for others' values."""
     size = fx.xp.abs(x)
+    if 2.0**-400 <= float(size.min()) and float(size.max()) <= 2.0**400:
+        return [(x, 0)]
     great, small = size > 2.0**400, (size < 2.0**-400) & (size > 0)
     if not bool((great | small).any()):
-        return [(x, 0, None)]
+        return [(x, 0)]
     groups = ((great, -LIFT), (small, LIFT), (~(great | small), 0))
-    return [(x[rows] * 2.0**lift, lift, rows) for rows, lift in groups if bool(rows.any())]
-
-
-def _meeting(
-    a: Array, rows_a: Array | None, b: Array, rows_b: Array | None, bucket: Array, fx: Frames
-) -> tuple[Array, Array, Array]:
-    """The values of both groups in the rows that they share, and those rows' buckets."""
-    if rows_a is None and rows_b is None:
-        return a, b, bucket
-    every = fx.xp.ones(bucket.shape, dtype=bool)
-    rows_a, rows_b = every if rows_a is None else rows_a, every if rows_b is None else rows_b
-    both = rows_a & rows_b
-    return a[both[rows_a]], b[both[rows_b]], bucket[both]
+    return [(fx.xp.where(mine, x, 0.0) * 2.0**lift, lift) for mine, lift in groups
+            if bool(mine.any())]
 
 
 def _product_error(x: Array, y: Array, product: Array) -> Array:
@@ -241,33 +236,28 @@ def _product_error(x: Array, y: Array, product: Array) -> Array:
     return ((x_high * y_high - product) + x_high * y_low + x_low * y_high) + x_low * y_low
 
 
-def _add(sums: np.ndarray, x: Array, bucket: Array, lift: int, fx: Frames) -> None:
-    """Add the digits of ``x * 2^lift`` to the sums, in place. ``lift`` is a multiple of 32."""
-    if not x.shape[0]:
-        return
-    xp, buckets = fx.xp, sums.shape[0]
+def _add(sums: np.ndarray, x: Array, lift: int, fx: Frames) -> None:
+    """Add the digits of ``x * 2^lift`` to one bucket's sums, in place. 32 divides ``lift``."""
+    xp = fx.xp
     size = float(xp.abs(x).max())
     if size >= 2.0**900:
         # The rounding constant of such a digit would overflow: take these down by 2^256.
         great = xp.abs(x) >= 2.0**900
-        _add(sums, x[great] * 2.0**-256, bucket[great], lift + 256, fx)
-        x, bucket = x[~great], bucket[~great]
-        size = float(xp.abs(x).max()) if x.shape[0] else 0.0
-    rest = x
-    digit = (int(np.frexp(size)[1]) - LOWEST) // BASE_BITS if size else -1
-    while digit >= 0:
+        _add(sums, xp.where(great, x * 2.0**-256, 0.0), lift + 256, fx)
+        x = xp.where(great, 0.0, x)
+        size = float(xp.abs(x).max())
+    digit = DIGITS
+    while size > 0:
+        # A digit that rounds to 0 everywhere may be passed over, and none comes twice.
+        digit = min(digit - 1, (math.frexp(size)[1] - LOWEST) // BASE_BITS)
         grid = LOWEST + BASE_BITS * digit
         # Adding and taking away 1.5 * 2^(grid + 52) rounds to a multiple of 2^grid.
-        anchor = float(np.ldexp(1.5, grid + 52))
-        part = (rest + anchor) - anchor if grid > -1074 else rest
-        # Digits add up without rounding, so a plain sum is as good where it is enough.
-        total = fx.to_host(part.sum(keepdims=True) if buckets == 1 else
-                           xp.bincount(bucket, weights=part, minlength=buckets))
-        sums[:, digit + lift // BASE_BITS] += np.ldexp(total, -grid).astype(np.int64)
-        rest = rest - part
-        if not bool(rest.any()):
-            return
-        digit -= 1
+        anchor = math.ldexp(1.5, grid + 52)
+        part = (x + anchor) - anchor if grid > -1074 else x
+        # Digits add up without rounding, so a plain sum is as good as any.
+        sums[digit + lift // BASE_BITS] += int(math.ldexp(float(part.sum()), -grid))
+        x = x - part
+        size = float(xp.abs(x).max())
 
 
 def exact_total(digits: np.ndarray) -> Fraction:

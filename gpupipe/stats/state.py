@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpupipe.engine.arrays import namespace, to_host
 from gpupipe.engine.frames import Array, Column, Frames
 
 
@@ -34,6 +36,20 @@ class Rows:
     bucket: Array
     buckets: int
     target: Array | None = None
+
+    @cached_property
+    def by_bucket(self) -> tuple[Array | None, list[slice]]:
+        """The order that puts rows of a bucket side by side, and where each bucket then lies.
+
+        The order is None where the rows lie so already.
+        """
+        if self.buckets == 1:
+            return None, [slice(0, int(self.bucket.shape[0]))]
+        xp = namespace(self.bucket)
+        ends = to_host(xp.cumsum(xp.bincount(self.bucket, minlength=self.buckets))).tolist()
+        # A byte sorts many times faster, and there are at most 256 buckets.
+        order = xp.argsort(self.bucket.astype("uint8"), kind="stable")
+        return order, [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def added() -> Any:
@@ -113,6 +129,10 @@ class Table(State):
 
     def _with(self, other: Self, operation: Callable[[Any, Any], Any]) -> Self:
         """Both tables over the union of their levels; a level that one lacks counts 0 there."""
+        if len(self.levels) == len(other.levels) and self.levels.equals(other.levels):
+            return replace(self, **{f.name: operation(getattr(self, f.name),
+                                                      getattr(other, f.name))
+                                    for f in keyed(self)})
         levels, index = union(self.levels, other.levels)
         arrays = {}
         for f in keyed(self):
@@ -175,7 +195,7 @@ class Statistic(Protocol):
 
 def count_cells(key: Array, cells: int, fx: Frames) -> np.ndarray:
     """How often each of ``0..cells-1`` occurs in ``key``: int64 ``[cells]`` on the host."""
-    return fx.to_host(fx.xp.bincount(key, minlength=cells)).astype(np.int64)
+    return fx.to_host(fx.xp.bincount(key, minlength=cells)).astype(np.int64, copy=False)
 
 
 def sum_cells(key: Array, weights: Array, cells: int, fx: Frames) -> np.ndarray:

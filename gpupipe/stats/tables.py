@@ -51,7 +51,8 @@ class VocabularyState(Table):
         return int(self.counts[:, null].sum())
 
     def _bounded(self) -> Self:
-        return self._forget() if len(self.levels) > self.limit else self
+        distinct = len(self.levels) - self.levels.null_count
+        return self._forget() if distinct > self.limit else self
 
     def _forget(self) -> Self:
         return replace(
@@ -59,8 +60,12 @@ class VocabularyState(Table):
         )
 
 
+class ByLevel:
+    """A statistic with a number for every distinct value of its column."""
+
+
 @dataclass(frozen=True)
-class Vocabulary:
+class Vocabulary(ByLevel):
     """How often each distinct value of one column occurs; at most ``limit`` of them."""
 
     limit: int = VOCABULARY_LIMIT
@@ -93,7 +98,7 @@ class TargetCountState(Table):
 
 
 @dataclass(frozen=True)
-class TargetCounts:
+class TargetCounts(ByLevel):
     """How often each class of the target occurs at each value of one column."""
 
     classes: int
@@ -120,7 +125,7 @@ class TargetSumState(Table):
 
 
 @dataclass(frozen=True)
-class TargetSums:
+class TargetSums(ByLevel):
     """Sums of a numeric target and of its square at each value of one column.
 
     The target is put on a fixed-point grid of 2^52 steps around ``centre``, as wide as
@@ -168,11 +173,9 @@ def _halves(unit: Array, xp: object) -> tuple[Array, Array]:
 
 
 def cells_of(column: Column, fx: Frames) -> tuple[Array, pa.Array]:
-    """Codes ``[n]`` without gaps and their levels; rows without a value take a null level."""
+    """Codes ``[n]`` without gaps and their levels, the last of them that of missing values."""
     codes, levels = fx.factorize(column)
     codes = codes.astype("int64")
-    absent = codes < 0
-    if bool(absent.any()):
-        codes = fx.xp.where(absent, len(levels), codes)
-        levels = pa.concat_arrays([levels, pa.nulls(1, levels.type)])
-    return codes, levels
+    # Always, so that batches that share a dictionary share it here, too.
+    codes = fx.xp.where(codes < 0, len(levels), codes)
+    return codes, pa.concat_arrays([levels, pa.nulls(1, levels.type)])

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gpupipe.engine.frames import Block, Column, Frame, Frames
+from gpupipe.engine.frames import Block, Column, Frames
 from gpupipe.engine.hashing import text_parts
 from gpupipe.errors import ConfigError
 from gpupipe.stats.state import Rows
@@ -226,22 +226,20 @@ class Fitted:
 
 @dataclass
 class Batch:
-    """One batch of rows, and every column that was computed from it so far."""
+    """One batch of rows: its source columns, and every column made of them so far."""
 
-    frame: Frame
-    dtypes: Mapping[str, str]
+    columns: Mapping[str, Column]
     rows: Rows | None
     fx: Frames
     memo: dict[str, tuple[Output, ...]] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
     def value(self, node: Node, fitted: Fitted) -> Output:
         """The node's column, computed at most once for all who ask."""
         if node.made_by is None:
-            name = node.feature.name
-            key = node.key
-            if key not in self.memo:
-                self.memo[key] = (self.fx.column(self.frame, name, self.dtypes[name]),)
-            return self.memo[key][0]
+            return self.columns[node.feature.name]
         bound = node.made_by
         key = fitted.identity_of(bound)
         if key not in self.memo:
@@ -281,7 +279,7 @@ def feature_names(graph: Graph, fitted: Fitted) -> list[tuple[str, bool]]:
 def matrix(graph: Graph, fitted: Fitted, batch: Batch) -> Any:
     """The model's features for one batch: a float32 array ``[n, features]``, NaN for missing."""
     xp = batch.fx.xp
-    out = xp.empty((len(batch.frame), len(feature_names(graph, fitted))), dtype="float32")
+    out = xp.empty((len(batch), len(feature_names(graph, fitted))), dtype="float32")
     at = 0
     for node in graph.outputs:
         value = batch.value(node, fitted)

@@ -10,16 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from gpupipe.data.dataset import Dataset
+from gpupipe.data.reader import Columns, Reader
 from gpupipe.data.schema import Schema
-from gpupipe.engine.frames import Array, Column, Frames
+from gpupipe.engine.frames import Array, Frames
 from gpupipe.engine.hashing import hash_strings, mix64
-from gpupipe.engine.local import LocalEngine
 from gpupipe.errors import DataError
 from gpupipe.stats.moments import Moments
 from gpupipe.stats.quantiles import Extremes, Histogram
@@ -118,48 +118,57 @@ def raw_key(column: str) -> str:
 
 
 def take_profile(
-    dataset: Dataset, engine: LocalEngine, *, target: str | None, drop: Sequence[str] = (),
+    reader: Reader, *, target: str | None, drop: Sequence[str] = (),
     key: Sequence[str] | None = None, group: Sequence[str] | None = None,
     time: str | None = None, weight: str | None = None, progress: Any = None,
 ) -> Profile:
-    """One pass over ``dataset``; the dropped columns have no statistics unless they are named.
+    """One pass over the dataset; the dropped columns have no statistics unless they are named.
 
     Without a ``key`` a row's key is the whole row, dropped columns and all, but for the target
     and the weight: exact duplicates share it. Were the target part of it, rows that agree in
     all else would be dealt out by their label, and a fold could hold one label of them alone.
     """
     named = [n for n in (target, time, weight, *(key or ()), *(group or ())) if n is not None]
+    dataset, engine = reader.dataset, reader.engine
     names = dataset.schema.names
     schema = dataset.schema.select([n for n in names if n not in drop or n in named])
     whole = [n for n in names if n not in (target, weight)]
     keyed = list(key) if key else whole or names
     columns = [n for n in names if n in schema or n in keyed]
-    dtypes = {f.name: f.dtype for f in dataset.schema}
-    fx = engine.fx
-
+    text = [f.name for f in schema if f.dtype == "string"]
+    fx, parts = engine.fx, dataset.parts
     by_part: dict[int, RowFacts] = {}
 
-    def profile_part(index: int) -> dict[Key, State]:
+    def profile_part(index: int, names: Sequence[str], last: bool) -> dict[Key, State]:
         states: dict[Key, State] = {}
         facts: list[RowFacts] = []
-        for table in dataset.parts[index].stream(columns, engine.batch_rows):
-            frame = fx.frame(table)
-            batch = {c: fx.column(frame, c, dtypes[c]) for c in columns}
-            rows = Rows(fx.xp.zeros(table.num_rows, dtype="int64"), 1)
-            for f in schema:
+        for batch in reader.batches(index, columns):
+            rows = Rows(fx.xp.zeros(len(batch[columns[0]]), dtype="int64"), 1)
+            for f in schema.select(names):
                 for statistic in statistics_of(f.dtype):
                     state = statistic.partial([batch[f.name]], rows, fx)
                     fold(states, (statistic, raw_key(f.name)), state)
-            facts.append(_facts(batch, keyed, target, group, time, weight, fx))
-        by_part[index] = _joined(facts)
+            if last:
+                facts.append(_facts(batch, keyed, target, group, time, weight, fx))
+        if last:
+            by_part[index] = _joined(facts)
         return states
 
-    parts = dataset.parts
+    # Text that stays in memory is counted and hashed when all batches share one dictionary.
+    kept = reader.keep(columns)
+    rounds = [[n for n in schema.names if n not in text], text] if kept else [schema.names]
+    total: dict[Key, State] = {}
     with stage(progress, "profile", dataset.rows) as advance:
-        total = engine.fold(
-            profile_part, merge_states, range(len(parts)), lambda i: advance(parts[i].rows)
-        )
-    if not total:
+        for names in rounds:
+            last = names is rounds[-1]
+            total |= engine.fold(
+                partial(profile_part, names=names, last=last), merge_states, range(len(parts)),
+                (lambda i: advance(parts[i].rows)) if last else lambda i: None,
+            ) or {}
+            if not last:
+                reader.share(text)
+    reader.keep_only(schema.names)
+    if not parts:
         raise DataError(f"{dataset.source} has no rows", hint="is it the right file?")
     return Profile(
         schema, {k: s.canonical() for k, s in total.items()},
@@ -168,7 +177,7 @@ def take_profile(
 
 
 def _facts(
-    batch: dict[str, Column], key: Sequence[str], target: str | None,
+    batch: Columns, key: Sequence[str], target: str | None,
     group: Sequence[str] | None, time: str | None, weight: str | None, fx: Frames,
 ) -> RowFacts:
     answer = None
@@ -184,7 +193,7 @@ def _facts(
     )
 
 
-def row_hash(batch: dict[str, Column], columns: Sequence[str], fx: Frames) -> Array:
+def row_hash(batch: Columns, columns: Sequence[str], fx: Frames) -> Array:
     """A uint64 hash of each row over named columns; their order does not matter."""
     names = hash_strings(pa.array(list(columns), pa.string()))
     total = fx.xp.zeros(len(batch[columns[0]]), dtype="uint64")

@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.data.dataset import Dataset, Part
+from gpupipe.data.dataset import Dataset
+from gpupipe.data.reader import Reader
 from gpupipe.engine.frames import Column
 from gpupipe.engine.local import LocalEngine
 from gpupipe.errors import DataError
 from gpupipe.stats.state import Rows, State, Statistic
+from gpupipe.stats.tables import ByLevel
 from gpupipe.steps.base import NoEvidence
 from gpupipe.steps.graph import Batch, Fitted, Graph, Node
 
@@ -50,26 +52,30 @@ class PartRows:
 class Rowed:
     """A dataset whose rows know their bucket and target."""
 
-    dataset: Dataset
+    reader: Reader
     rows: tuple[PartRows, ...]
     buckets: int
-    engine: LocalEngine
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.reader.dataset
+
+    @property
+    def engine(self) -> LocalEngine:
+        return self.reader.engine
 
     def batches(self, index: int, columns: Sequence[str]) -> Iterator[tuple[Batch, slice]]:
         """The batches of part ``index`` and where in the part each lies."""
-        part: Part = self.dataset.parts[index]
-        mine = self.rows[index]
-        dtypes = {f.name: f.dtype for f in self.dataset.schema}
-        fx = self.engine.fx
+        mine, fx = self.rows[index], self.engine.fx
         start = 0
-        for table in part.stream(columns, self.engine.batch_rows):
-            where = slice(start, start + table.num_rows)
+        for read in self.reader.batches(index, columns):
+            batch = Batch(read, None, fx)
+            where = slice(start, start + len(batch))
             start = where.stop
             target = None if mine.target is None else fx.to_device(mine.target[where])
             bucket = fx.to_device(mine.bucket[where]).astype("int64")
-            frame = fx.frame(table)
-            del table  # or both would be in memory while the caller works
-            yield Batch(frame, dtypes, Rows(bucket, self.buckets, target), fx), where
+            batch.rows = Rows(bucket, self.buckets, target)
+            yield batch, where
 
 
 Key = tuple[Statistic, str]
@@ -185,6 +191,10 @@ def _scan(source: Rowed, knowledge: Knowledge, progress: Any) -> None:
     wanted = knowledge.wanted
     columns = list(dict.fromkeys(node.raw for node, _ in wanted.values()))
     knowledge.scans.append(tuple(columns))
+    source.reader.share(list(dict.fromkeys(
+        node.raw for (statistic, _), (node, _) in wanted.items()
+        if node.made_by is None and isinstance(statistic, ByLevel)
+    )))
 
     def scan_part(index: int) -> dict[Key, State]:
         states: dict[Key, State] = {}
@@ -203,7 +213,9 @@ def _scan(source: Rowed, knowledge: Knowledge, progress: Any) -> None:
         )
     if not total:
         raise DataError(f"{source.dataset.source} has no rows to learn from")
-    knowledge.states.update({key: state.canonical() for key, state in total.items()})
+    keys = list(total)
+    for i, state in source.engine.map(lambda key: total[key].canonical(), keys):
+        knowledge.states[keys[i]] = state
 
 
 def merge_states(a: dict[Key, State], b: dict[Key, State]) -> dict[Key, State]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from gpupipe.data.dataset import Dataset, memory_dataset
 from gpupipe.data.normalise import logical_type
+from gpupipe.data.reader import Reader
 from gpupipe.data.schema import Field, Schema
 from gpupipe.engine.frames import Block
 from gpupipe.engine.local import LocalEngine
@@ -49,7 +50,7 @@ class Sample:
             PartRows(self.bucket[i : i + part_rows], self.target[i : i + part_rows])
             for i in range(0, self.table.num_rows, part_rows)
         )
-        return Rowed(dataset, rows, self.buckets, LocalEngine(workers, batch_rows))
+        return Rowed(Reader(dataset, LocalEngine(workers, batch_rows)), rows, self.buckets)
 
 
 def schema_of(table: pa.Table) -> Schema:
@@ -87,8 +88,9 @@ def batch_of(table: pa.Table, rows: Rows | None = None) -> Batch:
             [c.dictionary_encode() if pa.types.is_string(c.type) else c for c in whole.columns],
             names=whole.column_names,
         )
-    dtypes = {f.name: f.dtype for f in dataset.schema}
-    return Batch(engine.fx.frame(whole), dtypes, rows, engine.fx)
+    frame = engine.fx.frame(whole)
+    columns = {f.name: engine.fx.column(frame, f.name, f.dtype) for f in dataset.schema}
+    return Batch(columns, rows, engine.fx)
 
 
 def values_of(

@@ -140,7 +140,7 @@ def test_a_folds_params_are_those_of_learning_from_its_training_rows_alone(name,
     source = sample.rowed(part_rows=100)
     profile = None
     if profiled:
-        profile = take_profile(source.dataset, source.engine, target=None).states
+        profile = take_profile(source.reader, target=None).states
     together, _ = learn(graphs, views, source, profile)
     for v, view in enumerate(views):
         alone, _ = learn(graphs, [view], sample.training(view.train).rowed())

@@ -128,7 +128,7 @@ def test_columns_with_one_value_or_none_are_constant_and_no_others():
         "yes": [True] * 3, "when": pa.array([5, 5, 5], pa.timestamp("us")),
     }), np.zeros(3, np.int64), np.zeros(3, np.uint8), 1)
     source = sample.rowed(part_rows=2)
-    constant = take_profile(source.dataset, source.engine, target=None).constant()
+    constant = take_profile(source.reader, target=None).constant()
     assert constant == {"same", "text", "null", "zeros", "yes", "when"}
 
 
@@ -142,7 +142,7 @@ def passes(sample: Sample, steps: list, folds: int = 3, profiled: bool = True):
     views += [View(str(k), tuple(b for b in buckets if b != k)) for k in buckets]
     source = Sample(sample.table, sample.target, (sample.bucket % folds).astype(np.uint8),
                     folds).rowed(part_rows=200, batch_rows=200)
-    profile = take_profile(source.dataset, source.engine, target=None).states if profiled else None
+    profile = take_profile(source.reader, target=None).states if profiled else None
     _, knowledge = learn([graph], views, source, profile)
     return graph, knowledge.scans
 
