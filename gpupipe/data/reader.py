@@ -1,0 +1,83 @@
+"""Reading a dataset: its batches as columns on the device, decoded once where memory allows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gpupipe.data.dataset import Dataset
+from gpupipe.data.schema import DType
+from gpupipe.engine.frames import Column
+from gpupipe.engine.local import LocalEngine
+
+Columns = Mapping[str, Column]
+"""One batch: its columns by name."""
+
+WIDTHS: dict[DType, int] = {
+    "float32": 4, "float64": 8, "int64": 13, "bool": 2, "string": 4, "timestamp": 9,
+}
+"""Bytes of a value in memory: with its mask, and with its code where it has one."""
+
+
+@dataclass
+class Reader:
+    """The batches of a dataset, for any number of scans.
+
+    Where the decoded columns fit into ``engine.keep_bytes``, the first scan keeps them and no
+    later one decodes anything; where they do not, every scan streams what it needs.
+
+    Attributes
+    ----------
+    decoded : how often each column of each part was decoded, by (part, column).
+    """
+
+    dataset: Dataset
+    engine: LocalEngine
+    decoded: Counter[tuple[int, str]] = field(default_factory=Counter)
+    _kept: dict[str, dict[int, list[Column]]] = field(default_factory=dict)
+
+    def keep(self, columns: Sequence[str]) -> bool:
+        """Keep these columns from the next scan on, if they fit. Whether they do."""
+        schema = self.dataset.schema
+        size = self.dataset.rows * sum(WIDTHS[schema[c].dtype] for c in columns)
+        if size <= self.engine.keep_bytes:
+            self._kept = {c: {} for c in columns}
+        return bool(self._kept)
+
+    def batches(self, index: int, columns: Sequence[str]) -> Iterator[Columns]:
+        """The batches of part ``index``, in order."""
+        if all(index in self._kept.get(c, ()) for c in columns):
+            kept = [self._kept[c][index] for c in columns]
+            yield from (dict(zip(columns, batch, strict=True)) for batch in zip(*kept, strict=True))
+            return
+        fx, schema = self.engine.fx, self.dataset.schema
+        # A part is kept as one scan cut it: where the batches end depends on the columns read.
+        keeping = [c for c in columns if c in self._kept] if set(self._kept) <= set(columns) else []
+        read: dict[str, list[Column]] = {c: [] for c in keeping}
+        for table in self.dataset.parts[index].stream(columns, self.engine.batch_rows):
+            frame = fx.frame(table)
+            del table  # or both would be in memory while the caller works
+            batch = {c: fx.column(frame, c, schema[c].dtype) for c in columns}
+            for name, batches in read.items():
+                batches.append(batch[name])
+            yield batch
+        self.decoded.update((index, c) for c in columns)
+        for name, batches in read.items():
+            self._kept[name][index] = batches
+
+    def share(self, columns: Sequence[str]) -> None:
+        """Give each of these columns, where it is kept, one dictionary for all its batches."""
+        whole = [c for c in columns if len(self._kept.get(c, ())) == len(self.dataset.parts)]
+        todo = [c for c in whole if not any(b.answers is not None for b in self._of(c))]
+        for at, shared in self.engine.map(lambda c: self.engine.fx.share(self._of(c)), todo):
+            batches = iter(shared)
+            for part in self._kept[todo[at]].values():
+                part[:] = [next(batches) for _ in part]
+
+    def keep_only(self, columns: Sequence[str]) -> None:
+        """Forget all but these columns; the others are streamed if they are asked for again."""
+        self._kept = {name: kept for name, kept in self._kept.items() if name in columns}
+
+    def _of(self, column: str) -> list[Column]:
+        return [batch for part in self._kept[column].values() for batch in part]
