@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import platform
 import subprocess
 from pathlib import Path
@@ -20,7 +19,9 @@ from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import MOMENTS
 from gpupipe.training import Trained
 
-LIBRARIES = ("numpy", "pandas", "pyarrow", "sklearn", "xgboost")
+LIBRARIES = {"numpy": "numpy", "pandas": "pandas", "pyarrow": "pyarrow",
+             "sklearn": "scikit-learn", "xgboost": "xgboost"}
+"""The libraries that numbers depend on, and what their distributions are called."""
 KEPT_LEVELS = 100_000
 """Levels of a column that a bundle keeps for its data contract."""
 
@@ -30,7 +31,7 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     found = {"python": platform.python_version(), "gpupipe": version("gpupipe")}
-    return found | {n: str(importlib.import_module(n).__version__) for n in LIBRARIES}
+    return found | {name: version(distribution) for name, distribution in LIBRARIES.items()}
 
 
 def git_commit(folder: Path) -> str | None:

@@ -199,8 +199,7 @@ def _train_all(
                     advance(1)
         with timings.stage("final matrix", trained.dataset.rows):
             pairs = _matrices(trained, candidates, [f[0] for f in fitted], split.train,
-                              split.holdout)
-            trained.rowed.reader.keep_only(())
+                              split.holdout, last=True)
         with timings.stage("final training"):
             for c, candidate in enumerate(candidates):
                 rounds = _best_round(folds[c])
@@ -256,7 +255,7 @@ def predict_chunks(model: FittedModel, rows: Matrix, rounds: int | None = None) 
 
 def _matrices(
     trained: Trained, candidates: Sequence[Candidate], fitted: Sequence[Fitted],
-    train_buckets: Sequence[int], judged_buckets: Sequence[int],
+    train_buckets: Sequence[int], judged_buckets: Sequence[int], last: bool = False,
 ) -> list[tuple[Matrix, Matrix]]:
     """For each candidate its training matrix and the judged one, in one pass over the table."""
     rowed = trained.rowed
@@ -269,11 +268,13 @@ def _matrices(
         judged = np.isin(rows.bucket, list(judged_buckets))
         sampled = [learned & _sampled(trained, index, s) for s in share]
         out: list[tuple[list[Any], list[Any]]] = [([], []) for _ in candidates]
-        for batch, where in rowed.batches(index, columns):
+        for batch, where in rowed.batches(index, columns, last):
             for c, candidate in enumerate(candidates):
                 values = matrix(candidate.graph, fitted[c], batch)
                 for side, mask in zip(out[c], (sampled[c][where], judged[where]), strict=True):
                     side.append(values if mask.all() else values[mask])
+        if last:
+            release_memory()  # of the part's columns, before the next part needs as much
         return out
 
     parts = dict(rowed.engine.map(part, range(len(rowed.rows))))

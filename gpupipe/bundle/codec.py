@@ -114,13 +114,13 @@ def _unpack_arrow(names: list[str], kind: str, arrays: Mapping[str, np.ndarray])
 def write_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     """An ``.npz`` archive. Two calls with the same arrays give the same bytes."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
             member = io.BytesIO()
             np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
             # A fixed time stamp keeps the bytes, and so the hash, the same.
             archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)),
-                             member.getvalue(), zipfile.ZIP_DEFLATED)
+                             member.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=1)
     return buffer.getvalue()
 
 

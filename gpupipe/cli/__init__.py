@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from gpupipe.cli.outcome import call
+from gpupipe.engine import machine
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -15,4 +16,5 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # Arrow then allocates where NumPy does, and what one frees the other can use: its own pool
     # keeps freed pages to itself, which costs a tenth of a run's peak memory.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    machine.own_process = True
     sys.exit(call(sys.argv[1:] if arguments is None else list(arguments)))

@@ -15,9 +15,9 @@ Columns = Mapping[str, Column]
 """One batch: its columns by name."""
 
 WIDTHS: dict[DType, int] = {
-    "float32": 4, "float64": 8, "int64": 13, "bool": 2, "string": 4, "timestamp": 9,
+    "float32": 4, "float64": 8, "int64": 9, "bool": 2, "string": 4, "timestamp": 9,
 }
-"""Bytes of a value in memory: with its mask, and with its code where it has one."""
+"""Bytes of a value that is kept, at most: with its mask, and its code where it has one."""
 
 
 @dataclass
@@ -45,11 +45,17 @@ class Reader:
             self._kept = {c: {} for c in columns}
         return bool(self._kept)
 
-    def batches(self, index: int, columns: Sequence[str]) -> Iterator[Columns]:
-        """The batches of part ``index``, in order."""
+    def batches(
+        self, index: int, columns: Sequence[str], last: bool = False
+    ) -> Iterator[Columns]:
+        """The batches of part ``index``, in order. After the ``last`` time nothing is kept of it."""
         if all(index in self._kept.get(c, ()) for c in columns):
             kept = [self._kept[c][index] for c in columns]
-            yield from (dict(zip(columns, batch, strict=True)) for batch in zip(*kept, strict=True))
+            if last:
+                for part in self._kept.values():
+                    part.pop(index)
+            for batch in zip(*kept, strict=True):
+                yield dict(zip(columns, batch, strict=True))
             return
         fx, schema = self.engine.fx, self.dataset.schema
         # A part is kept as one scan cut it: where the batches end depends on the columns read.
@@ -60,7 +66,7 @@ class Reader:
             del table  # or both would be in memory while the caller works
             batch = {c: fx.column(frame, c, schema[c].dtype) for c in columns}
             for name, batches in read.items():
-                batches.append(batch[name])
+                batches.append(fx.narrow(batch[name]))
             yield batch
         self.decoded.update((index, c) for c in columns)
         for name, batches in read.items():

@@ -39,7 +39,7 @@ UNKNOWN = -2
 class Column:
     """One column of a batch, ``[n]`` long, as arrays on the device.
 
-    ``values`` are float32/float64 (NaN is missing), int64, bool, int64 microseconds
+    ``values`` are float32/float64 (NaN is missing), int64 or narrower, bool, int64 microseconds
     (timestamp) or codes of 8 to 32 bits into ``levels`` (string; -1 is missing). ``missing``
     is a boolean mask for int64, bool and timestamp, or None where nothing is missing.
 
@@ -81,6 +81,8 @@ class Frames(Protocol):
     def numbers(self, column: Column) -> Array: ...
 
     def factorize(self, column: Column) -> tuple[Array, pa.Array]: ...
+
+    def narrow(self, column: Column) -> Column: ...
 
     def share(self, batches: Sequence[Column]) -> list[Column]: ...
 
@@ -164,9 +166,18 @@ class PandasFrames:
         if column.dtype in ("float32", "float64"):
             values = self.numbers(column) + 0.0  # -0.0 and 0.0 are one value
         codes, uniques = pd.factorize(values, use_na_sentinel=True)
+        if column.dtype == "int64":
+            uniques = uniques.astype("int64", copy=False)
         if column.missing is not None:
             codes = np.where(column.missing, MISSING, codes)
         return codes, pa.array(uniques)
+
+    def narrow(self, column: Column) -> Column:
+        """The same column in less memory: whole numbers in as few bytes as hold them all."""
+        values = column.values
+        if column.dtype != "int64" or not len(values):
+            return column
+        return replace(column, values=values.astype(_width(int(values.min()), int(values.max()))))
 
     def share(self, batches: Sequence[Column]) -> list[Column]:
         """The batches of one column with one dictionary among them, unless it is very long.
@@ -184,10 +195,10 @@ class PandasFrames:
         levels, answers = united[0].dictionary, {}
         if len(levels) > max(SHARED_LEVELS, *map(len, batches)):
             return list(batches)  # tables with a row a level would outgrow the batches
-        narrow = next(t for t in ("int8", "int16", "int32") if len(levels) <= np.iinfo(t).max)
+        width = _width(MISSING, len(levels))
         shared = []
         for batch, chunk in zip(batches, united, strict=True):
-            codes = chunk.indices.fill_null(MISSING).to_numpy().astype(narrow)
+            codes = chunk.indices.fill_null(MISSING).to_numpy().astype(width)
             own = {"values": codes} if batch.dtype == "string" else {"codes": codes}
             shared.append(replace(batch, levels=levels, answers=answers, **own))
         return shared
@@ -231,3 +242,11 @@ class PandasFrames:
 
     def to_device(self, array: np.ndarray) -> Array:
         return array
+
+
+def _width(low: int, high: int) -> str:
+    """The narrowest signed integer type that holds both."""
+    for name in ("int8", "int16", "int32"):
+        if np.iinfo(name).min <= low and high <= np.iinfo(name).max:
+            return name
+    return "int64"

@@ -8,6 +8,10 @@ import resource
 from pathlib import Path
 
 
+own_process = False
+"""Whether this process is the command's: nothing runs in it but gpupipe."""
+
+
 def cores() -> int:
     """The cores this process may use: affinity, and the container's share (cgroup)."""
     if hasattr(os, "sched_getaffinity"):

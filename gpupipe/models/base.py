@@ -135,10 +135,14 @@ def model_of(kind: str, params: Mapping[str, Any]) -> Model:
     return model
 
 
+LIBRARIES = threading.Lock()
+"""Held while a family's library is imported, so that no two are at once."""
+
+
 def load_ahead(kind: str) -> None:
     """Begin to load a family's library, in a thread of its own, while other work goes on.
 
-    XGBoost takes most of a second. What goes wrong will be told by whoever needs it.
+    What goes wrong there will be told by whoever needs the library.
     """
     loader = getattr(MODELS.get(kind), "library", None)
     if loader is not None:

@@ -12,6 +12,7 @@ from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.models.base import (
+    LIBRARIES,
     FittedModel,
     Matrix,
     Needs,
@@ -72,7 +73,8 @@ class Linear:
         return FittedLinear("linear", coefficients, intercept, train.names, target.task)
 
     def _estimator(self, task: str, how: Training) -> Any:
-        from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
+        with LIBRARIES:
+            from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 
         p = self.params
         shared = {k: p[k] for k in ("max_iter", "tol", "fit_intercept")}

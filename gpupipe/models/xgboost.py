@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gpupipe.engine import machine
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
 from gpupipe.errors import ConfigError
 from gpupipe.models.base import (
+    LIBRARIES,
     FittedModel,
     Matrix,
     Needs,
@@ -37,7 +41,7 @@ PLAIN_ROUNDS = 400
 PATIENCE = 50
 LEAST_GAIN = 1e-4
 """An improvement counts while rounds go on if it is this share of the loss of knowing nothing."""
-CUT_ROWS = 131_072
+CUT_ROWS = 65_536
 """Rows, at least, from which the bins of a large matrix are cut."""
 FEW_FEATURES = 10
 """Below this many features every tree sees all of them: four fifths of two would be one."""
@@ -75,9 +79,25 @@ def library() -> Any:
     # Read once, when the library is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    import xgboost
+    # XGBoost loads scikit-learn for its own estimators, which takes four times as long as all
+    # else in it. They are not used here; a user's process may want them, the command does not.
+    with LIBRARIES, _hidden("sklearn") if machine.own_process else nullcontext():
+        import xgboost
 
     return xgboost
+
+
+@contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Inside, ``name`` cannot be imported, unless it has been already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 @register("xgboost")

@@ -75,6 +75,10 @@ class State:
         """The state of both sets of rows together."""
         return self._pairwise(other, lambda f: f.metadata["merge"])
 
+    def take_in(self, other: Self) -> Self:
+        """`merge`, where neither state is needed any more: in place if that can be."""
+        return self.merge(other)
+
     def subtract(self, other: Self) -> Self:
         """The state without the rows of ``other``. TypeError where an extreme is kept."""
         for f in fields(self):
@@ -127,9 +131,20 @@ class Table(State):
     def subtract(self, other: Self) -> Self:
         return self._with(other, np.subtract)
 
+    def take_in(self, other: Self) -> Self:
+        if not self._same_levels(other):
+            return self.merge(other)
+        for f in keyed(self):
+            mine = getattr(self, f.name)
+            np.add(mine, getattr(other, f.name), out=mine)
+        return self
+
+    def _same_levels(self, other: Self) -> bool:
+        return len(self.levels) == len(other.levels) and self.levels.equals(other.levels)
+
     def _with(self, other: Self, operation: Callable[[Any, Any], Any]) -> Self:
         """Both tables over the union of their levels; a level that one lacks counts 0 there."""
-        if len(self.levels) == len(other.levels) and self.levels.equals(other.levels):
+        if self._same_levels(other):
             return replace(self, **{f.name: operation(getattr(self, f.name),
                                                       getattr(other, f.name))
                                     for f in keyed(self)})

@@ -34,6 +34,10 @@ class VocabularyState(Table):
             return self._forget()
         return super().merge(other)._bounded()
 
+    def take_in(self, other: Self) -> Self:
+        forgetful = self.overflowed or other.overflowed
+        return self.merge(other) if forgetful else super().take_in(other)
+
     def subtract(self, other: Self) -> Self:
         return self._forget() if self.overflowed else super().subtract(other)
 

@@ -64,11 +64,13 @@ class Rowed:
     def engine(self) -> LocalEngine:
         return self.reader.engine
 
-    def batches(self, index: int, columns: Sequence[str]) -> Iterator[tuple[Batch, slice]]:
-        """The batches of part ``index`` and where in the part each lies."""
+    def batches(
+        self, index: int, columns: Sequence[str], last: bool = False
+    ) -> Iterator[tuple[Batch, slice]]:
+        """The batches of part ``index`` and where in the part each lies (see `Reader.batches`)."""
         mine, fx = self.rows[index], self.engine.fx
         start = 0
-        for read in self.reader.batches(index, columns):
+        for read in self.reader.batches(index, columns, last):
             batch = Batch(read, None, fx)
             where = slice(start, start + len(batch))
             start = where.stop
@@ -226,8 +228,8 @@ def merge_states(a: dict[Key, State], b: dict[Key, State]) -> dict[Key, State]:
 
 
 def fold(states: dict[Key, State], key: Key, state: State) -> None:
-    """Merge ``state`` into the one already kept under ``key``."""
-    states[key] = states[key].merge(state) if key in states else state
+    """Merge ``state`` into the one already kept under ``key``, which is used up."""
+    states[key] = states[key].take_in(state) if key in states else state
 
 
 class stage:  # noqa: N801 - reads as a word

@@ -44,13 +44,22 @@ class Sample:
     def features(self) -> list[Feature]:
         return [Feature(f.name, f.dtype) for f in schema_of(self.table)]
 
-    def rowed(self, part_rows: int = 64, batch_rows: int = 64, workers: int = 1) -> Rowed:
+    def rowed(
+        self, part_rows: int = 64, batch_rows: int = 64, workers: int = 1, kept: bool = False
+    ) -> Rowed:
+        """The sample in parts; ``kept``: its columns stay in memory, text on one dictionary."""
         dataset = as_dataset(self.table, part_rows)
+        reader = Reader(dataset, LocalEngine(workers, batch_rows))
+        if kept:
+            assert reader.keep(dataset.schema.names)
+            for index in range(len(dataset.parts)):
+                list(reader.batches(index, dataset.schema.names))
+            reader.share([f.name for f in dataset.schema if f.dtype == "string"])
         rows = tuple(
             PartRows(self.bucket[i : i + part_rows], self.target[i : i + part_rows])
             for i in range(0, self.table.num_rows, part_rows)
         )
-        return Rowed(Reader(dataset, LocalEngine(workers, batch_rows)), rows, self.buckets)
+        return Rowed(reader, rows, self.buckets)
 
 
 def schema_of(table: pa.Table) -> Schema:
