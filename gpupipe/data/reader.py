@@ -48,14 +48,14 @@ class Reader:
     def batches(
         self, index: int, columns: Sequence[str], last: bool = False
     ) -> Iterator[Columns]:
-        """The batches of part ``index``, in order. After the ``last`` time nothing is kept of it."""
+        """The batches of part ``index``, in order. The ``last`` time it is let go."""
         if all(index in self._kept.get(c, ()) for c in columns):
             kept = [self._kept[c][index] for c in columns]
             if last:
                 for part in self._kept.values():
                     part.pop(index)
-            for batch in zip(*kept, strict=True):
-                yield dict(zip(columns, batch, strict=True))
+            for together in zip(*kept, strict=True):
+                yield dict(zip(columns, together, strict=True))
             return
         fx, schema = self.engine.fx, self.dataset.schema
         # A part is kept as one scan cut it: where the batches end depends on the columns read.

@@ -7,7 +7,6 @@ import os
 import resource
 from pathlib import Path
 
-
 own_process = False
 """Whether this process is the command's: nothing runs in it but gpupipe."""
 

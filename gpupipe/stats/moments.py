@@ -214,7 +214,7 @@ def _moved(x: Array, fx: Frames) -> list[tuple[Array, int]]:
     """The values in up to three groups, each moved by 2^lift to where products neither over-
     nor underflow: that is a function of the value alone. A group has 0 for others' values."""
     size = fx.xp.abs(x)
-    if 2.0**-400 <= float(size.min()) and float(size.max()) <= 2.0**400:
+    if float(size.min()) >= 2.0**-400 and float(size.max()) <= 2.0**400:
         return [(x, 0)]
     great, small = size > 2.0**400, (size < 2.0**-400) & (size > 0)
     if not bool((great | small).any()):

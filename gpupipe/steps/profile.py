@@ -161,10 +161,11 @@ def take_profile(
     with stage(progress, "profile", dataset.rows) as advance:
         for names in rounds:
             last = names is rounds[-1]
-            total |= engine.fold(
+            found: dict[Key, State] | None = engine.fold(
                 partial(profile_part, names=names, last=last), merge_states, range(len(parts)),
                 (lambda i: advance(parts[i].rows)) if last else lambda i: None,
-            ) or {}
+            )
+            total |= found or {}
             if not last:
                 reader.share(text)
     reader.keep_only(schema.names)

@@ -18,7 +18,6 @@ from common.harness import (
     learned,
     make,
     random_sample,
-    schema_of,
     values_of,
 )
 from hypothesis import given, settings

@@ -20,8 +20,8 @@ from gpupipe.steps.profile import row_hash, take_profile
 def keys_of(table: pa.Table, columns: list[str] | None = None, part_rows: int = 10**6,
             batch_rows: int = 10**6) -> np.ndarray:
     """Row hashes in row order, through the profile."""
-    profile = take_profile(Reader(as_dataset(table, part_rows), LocalEngine(1, batch_rows)), target=None,
-                           key=columns)
+    reader = Reader(as_dataset(table, part_rows), LocalEngine(1, batch_rows))
+    profile = take_profile(reader, target=None, key=columns)
     return np.concatenate([f.key for f in profile.facts])
 
 
@@ -210,7 +210,8 @@ def test_a_row_without_a_target_takes_part_in_nothing_and_moves_no_cut():
 def test_a_group_is_never_torn():
     rng = np.random.default_rng(0)
     table = pa.table({"who": rng.integers(0, 300, 6000), "x": rng.normal(size=6000)})
-    profile = take_profile(Reader(as_dataset(table, 1000), LocalEngine(2, 300)), target=None, group=["who"])
+    reader = Reader(as_dataset(table, 1000), LocalEngine(2, 300))
+    profile = take_profile(reader, target=None, group=["who"])
     keys = np.concatenate([f.group for f in profile.facts])
     split = hash_split("group", [place_of(keys, 0)], [np.zeros(6000, np.int64)], 1, 0.2, 5, 0)
     bucket = split.assign(place_of(keys, 0))
