@@ -38,7 +38,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from gpupipe.bundle.codec import pack, read_arrays, unpack, write_arrays
+from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.bundle.scoring import Bundle, golden_rows
 from gpupipe.bundle.store import CAPS, Contents, write
 from gpupipe.config import PipelineConfig, parse_config

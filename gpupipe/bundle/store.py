@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from gpupipe.bundle.codec import pack, read_arrays, unpack, write_arrays
+from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.data.schema import Schema
 from gpupipe.errors import DataError, GpupipeError
 from gpupipe.models import MODELS, FittedModel

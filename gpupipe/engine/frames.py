@@ -192,7 +192,8 @@ class PandasFrames:
         if not encoded:
             return []
         united = pa.chunked_array(encoded).unify_dictionaries().chunks
-        levels, answers = united[0].dictionary, {}
+        levels = united[0].dictionary
+        answers: dict[int, tuple[pa.Array, Array]] = {}
         if len(levels) > max(SHARED_LEVELS, *map(len, batches)):
             return list(batches)  # tables with a row a level would outgrow the batches
         width = _width(MISSING, len(levels))

@@ -43,6 +43,10 @@ LEAST_GAIN = 1e-4
 """An improvement counts while rounds go on if it is this share of the loss of knowing nothing."""
 CUT_ROWS = 65_536
 """Rows, at least, from which the bins of a large matrix are cut."""
+MANY_CLASSES = 10
+"""A round grows a tree a class. From so many classes on, a step is `LONG_STEP`, and rounds are
+as many times fewer: with 23 classes the short steps would take an hour on half a million rows."""
+LONG_STEP = 0.2
 FEW_FEATURES = 10
 """Below this many features every tree sees all of them: four fifths of two would be one."""
 
@@ -133,12 +137,16 @@ class XGBoost:
         params, xgboost = dict(self.params), library()
         if len(train.names) < FEW_FEATURES and "colsample_bytree" not in self.given:
             params["colsample_bytree"] = 1.0
+        longer = 1.0
+        if len(target.classes) >= MANY_CLASSES and "learning_rate" not in self.given:
+            longer = LONG_STEP / params["learning_rate"]
+            params["learning_rate"] = LONG_STEP
         patience = params.pop("early_stopping_rounds", None)
         rounds = params.pop("n_estimators", None)
         if valid is None:
-            rounds, patience = how.rounds or rounds or PLAIN_ROUNDS, None
+            rounds, patience = how.rounds or rounds or int(PLAIN_ROUNDS / longer), None
         elif rounds is None:
-            rounds, patience = MAX_ROUNDS, patience or PATIENCE
+            rounds, patience = int(MAX_ROUNDS / longer), patience or int(PATIENCE / longer)
         native = {NATIVE.get(k, k): v for k, v in params.items()}
         native |= {"seed": how.seed, "nthread": how.threads, "verbosity": 0}
         native.setdefault("objective", OBJECTIVES[target.task])

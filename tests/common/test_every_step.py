@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gpupipe.bundle.codec import pack, read_arrays, unpack, write_arrays
+from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.engine.frames import Block, Column
 from gpupipe.errors import ConfigError
 from gpupipe.stats.state import Rows

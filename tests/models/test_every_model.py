@@ -10,7 +10,7 @@ import pytest
 import xgboost
 from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 
-from gpupipe.bundle.codec import pack, read_arrays, unpack, write_arrays
+from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.models import MODELS, FittedModel, Matrix, Training, model_of
 from gpupipe.models.xgboost import DEFAULTS, OBJECTIVES, PARAMETERS
