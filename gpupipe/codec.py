@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gpupipe.engine.hashing import text_parts
 from gpupipe.errors import DataError
@@ -80,14 +81,16 @@ def _type_name(arrow: pa.DataType) -> str:
 
 
 def _pack_arrow(array: pa.Array, arrays: dict[str, np.ndarray]) -> list[str]:
-    """Strings as UTF-8 bytes and their lengths; numbers as they are. There are no nulls."""
-    if array.null_count:
-        raise TypeError("a bundle's levels have no nulls")
+    """Strings as UTF-8 bytes and their lengths; numbers as they are. Nulls as a mask after them."""
+    mask = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
+    if mask is not None:
+        array = array.fill_null({"string": "", "bool": False}.get(_type_name(array.type), 0))
     if _type_name(array.type) != "string":
         parts = [array.to_numpy(zero_copy_only=False)]
     else:
         data, offsets = text_parts(array)
         parts = [data, np.diff(offsets)]
+    parts += [mask] if mask is not None else []
     names = []
     for part in parts:
         names.append(f"a{len(arrays)}")
@@ -97,7 +100,8 @@ def _pack_arrow(array: pa.Array, arrays: dict[str, np.ndarray]) -> list[str]:
 
 def _unpack_arrow(names: list[str], kind: str, arrays: Mapping[str, np.ndarray]) -> pa.Array:
     if kind != "string":
-        return pa.array(arrays[names[0]], ARROW_NUMBERS[kind])
+        mask = arrays[names[1]] if len(names) > 1 else None
+        return pa.array(arrays[names[0]], ARROW_NUMBERS[kind], mask=mask)
     data, lengths = arrays[names[0]], arrays[names[1]]
     if lengths.dtype != np.int64 or data.dtype != np.uint8:
         raise ValueError("text and its lengths are of other types than they were written")
@@ -108,7 +112,10 @@ def _unpack_arrow(names: list[str], kind: str, arrays: Mapping[str, np.ndarray])
         len(lengths), pa.py_buffer(offsets.tobytes()), pa.py_buffer(data.tobytes())
     )
     strings.validate(full=True)
-    return strings.cast(pa.string())
+    plain = strings.cast(pa.string())
+    if len(names) < 3:
+        return plain
+    return pc.if_else(pa.array(arrays[names[2]], pa.bool_()), pa.scalar(None, pa.string()), plain)
 
 
 def write_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:

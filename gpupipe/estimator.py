@@ -38,9 +38,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.bundle.scoring import Bundle, golden_rows
 from gpupipe.bundle.store import CAPS, Contents, write
+from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.config import PipelineConfig, parse_config
 from gpupipe.data.ingest import ingest
 from gpupipe.engine.local import LocalEngine

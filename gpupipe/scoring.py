@@ -20,7 +20,7 @@ from gpupipe.data.tables import NotPlain
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.evaluate.scores import evaluate as score
 from gpupipe.rows import label_of
-from gpupipe.steps.scan import stage
+from gpupipe.steps.passes import stage
 
 
 def predict(target: Path, source: object, output: Path, *, progress: Any = None) -> dict[str, Any]:

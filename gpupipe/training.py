@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from gpupipe.checkpoints import NOWHERE, Checkpoints, digest
 from gpupipe.config import PipelineConfig
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.reader import Reader
@@ -36,8 +37,9 @@ from gpupipe.rows import (
 )
 from gpupipe.steps import Feature, Step, Target
 from gpupipe.steps.graph import Fitted, Graph, feature_names, matrix
+from gpupipe.steps.passes import stage
 from gpupipe.steps.profile import Profile, take_profile
-from gpupipe.steps.scan import Knowledge, Rowed, View, learn, stage
+from gpupipe.steps.scan import Knowledge, Rowed, View, learn
 
 BASELINE_ROWS = 20_000
 """A baseline learns from at most about so many training rows, chosen by their hash."""
@@ -136,9 +138,12 @@ class Trained:
 
 def train(
     config: PipelineConfig, dataset: Dataset, engine: LocalEngine, *, progress: Any = None,
-    baselines: bool = True, timings: Timings | None = None,
+    baselines: bool = True, timings: Timings | None = None, checkpoints: Checkpoints = NOWHERE,
 ) -> Trained:
-    """Train the model of ``config`` and its baselines on ``dataset``."""
+    """Train the model of ``config`` and its baselines on ``dataset``.
+
+    What ``checkpoints`` hold of the same data, steps and parameters is not done again.
+    """
     timings = timings or Timings()
     model = _model(config, config.model.kind, config.model.params)
     own_steps = steps_of(config)
@@ -149,7 +154,7 @@ def train(
         profile = take_profile(
             reader, target=config.data.target, drop=dropped(config, dataset),
             key=config.data.key, group=group, time=moment, weight=config.data.weight,
-            progress=progress,
+            progress=progress, checkpoints=checkpoints,
         )
     target, notes = find_target(config, profile)
     check_metrics(config, target)
@@ -169,19 +174,43 @@ def train(
         candidates.append(Candidate(kind, baseline, graph, BASELINE_ROWS))
     views = [View("final", split.train)]
     views += [View(f"fold {i}", f.train) for i, f in enumerate(split.folds, 1)]
+    checkpoints = split_scope(checkpoints, config)
     with timings.stage("learn the steps", dataset.rows):
         fitted, knowledge = learn(
-            [c.graph for c in candidates], views, rowed, profile.states, progress
+            [c.graph for c in candidates], views, rowed, profile.states, progress, checkpoints
         )
     learned = fingerprint(profile, split, rows, [c.graph for c in candidates], fitted)
     trained = Trained(config, dataset, profile, split, target, rowed, knowledge, {}, notes,
                       timings, learned)
-    _train_all(trained, candidates, fitted, progress)
+    _train_all(trained, candidates, fitted, checkpoints, progress)
     return trained
 
 
+def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints:
+    """The checkpoints of what follows from the split: which rows there are, and their target."""
+    data = config.data
+    return checkpoints.given(
+        split=digest([config.split.model_dump(mode="json"), config.seed]),
+        rows=digest([data.target, data.positive, data.task, data.weight, data.key, data.drop]),
+    )
+
+
+def model_scope(
+    checkpoints: Checkpoints, candidate: Candidate, fitted: Fitted, part: tuple[Any, ...],
+    how: Training,
+) -> Checkpoints:
+    """The checkpoints of one training: features, model, part of the rows and manner."""
+    model = candidate.model
+    return checkpoints.given(
+        features=digest([fitted.identity(node) for node in candidate.graph.outputs]),
+        model=digest([model.kind, getattr(model, "params", {})]),
+        part=digest([part, candidate.limit]), how=digest([how.seed, how.threads, how.rounds]),
+    )
+
+
 def _train_all(
-    trained: Trained, candidates: list[Candidate], fitted: list[list[Fitted]], progress: Any
+    trained: Trained, candidates: list[Candidate], fitted: list[list[Fitted]],
+    checkpoints: Checkpoints, progress: Any,
 ) -> None:
     split, timings, target = trained.split, trained.timings, trained.target
     how = Training(trained.config.seed, trained.rowed.engine.workers)
@@ -191,31 +220,56 @@ def _train_all(
     with stage(progress, "train", total, "models") as advance:
         for k, part in enumerate(split.folds):
             with timings.stage(f"fold {k + 1}"):
-                pairs = _matrices(trained, candidates, [f[k + 1] for f in fitted], part.train,
-                                  part.valid)
-                for c, (learned, judged) in enumerate(pairs):
-                    folds[c].append(candidates[c].model.fit(learned, judged, target, how))
+                own = [f[k + 1] for f in fitted]
+                scopes = [model_scope(checkpoints, c, f, (part.train, part.valid), how)
+                          for c, f in zip(candidates, own, strict=True)]
+                known = [s.load("model") for s in scopes]
+                pairs = _matrices(trained, candidates, own, part.train, part.valid,
+                                  [k is None for k in known])
+                for c, candidate in enumerate(candidates):
+                    learned, judged = pairs[c]
+                    folds[c].append(_fitted(candidate, known[c], learned, judged, target,
+                                            replace(how, checkpoints=scopes[c])))
                     matrices[c].append(judged)
+                    pairs[c] = (judged, judged)  # the training matrix is not needed any more
                     advance(1)
+        rounds = [_best_round(f) for f in folds]
+        manners = [replace(how, rounds=r) for r in rounds]
+        scopes = [model_scope(checkpoints, c, f[0], (split.train,), m)
+                  for c, f, m in zip(candidates, fitted, manners, strict=True)]
+        known = [s.load("model") for s in scopes]
         with timings.stage("final matrix", trained.dataset.rows):
             pairs = _matrices(trained, candidates, [f[0] for f in fitted], split.train,
-                              split.holdout, last=True)
+                              split.holdout, [k is None for k in known], last=True)
         with timings.stage("final training"):
             for c, candidate in enumerate(candidates):
-                rounds = _best_round(folds[c])
                 learned, judged = pairs[c]
-                final = candidate.model.fit(
-                    learned, None, target, Training(how.seed, how.threads, rounds)
-                )
-                pairs[c] = (judged, judged)  # the training matrix is not needed any more
+                final = _fitted(candidate, known[c], learned, None, target,
+                                replace(manners[c], checkpoints=scopes[c]))
+                pairs[c] = (judged, judged)
                 del learned
                 trained.outcomes[candidate.name] = Outcome(
                     candidate, fitted[c][0], final,
                     predict_chunks(final, judged) if split.holdout else None,
-                    _out_of_fold(trained, folds[c], matrices[c], rounds) if folds[c] else None,
-                    [f.curve for f in folds[c] if f.curve], rounds,
+                    _out_of_fold(trained, folds[c], matrices[c], rounds[c]) if folds[c] else None,
+                    [f.curve for f in folds[c] if f.curve], rounds[c],
                 )
                 advance(1)
+
+
+def _fitted(
+    candidate: Candidate, known: Any, learned: Matrix, judged: Matrix | None, target: Target,
+    how: Training,
+) -> FittedModel:
+    """The trained model: the known one, if there is, or else trained now and saved."""
+    if known is not None:
+        model = type(candidate.model).restore(known["model"])
+        model.curve = known["curve"]
+        return model
+    model = candidate.model.fit(learned, judged, target, how)
+    how.checkpoints.save("model", {"model": model.payload(), "curve": model.curve})
+    how.checkpoints.drop("rounds")
+    return model
 
 
 def _best_round(folds: Sequence[FittedModel]) -> int | None:
@@ -255,9 +309,13 @@ def predict_chunks(model: FittedModel, rows: Matrix, rounds: int | None = None) 
 
 def _matrices(
     trained: Trained, candidates: Sequence[Candidate], fitted: Sequence[Fitted],
-    train_buckets: Sequence[int], judged_buckets: Sequence[int], last: bool = False,
+    train_buckets: Sequence[int], judged_buckets: Sequence[int], learning: Sequence[bool],
+    last: bool = False,
 ) -> list[tuple[Matrix, Matrix]]:
-    """For each candidate its training matrix and the judged one, in one pass over the table."""
+    """For each candidate its training matrix and the judged one, in one pass over the table.
+
+    A candidate that is not ``learning`` gets a training matrix without rows.
+    """
     rowed = trained.rowed
     columns = list(dict.fromkeys(c for candidate in candidates for c in candidate.graph.raw))
     share = [_sample_share(trained, c.limit, train_buckets) for c in candidates]
@@ -266,7 +324,8 @@ def _matrices(
         rows = rowed.rows[index]
         learned = np.isin(rows.bucket, list(train_buckets))
         judged = np.isin(rows.bucket, list(judged_buckets))
-        sampled = [learned & _sampled(trained, index, s) for s in share]
+        sampled = [learned & _sampled(trained, index, s) & own
+                   for s, own in zip(share, learning, strict=True)]
         out: list[tuple[list[Any], list[Any]]] = [([], []) for _ in candidates]
         for batch, where in rowed.batches(index, columns, last):
             for c, candidate in enumerate(candidates):

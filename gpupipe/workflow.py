@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from gpupipe.bundle import store
 from gpupipe.bundle.scoring import Bundle, golden_rows
+from gpupipe.checkpoints import Checkpoints, crash_point, sweep, temporary_name
 from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.console import reading
 from gpupipe.data.dataset import Dataset
@@ -95,7 +96,9 @@ def run(
     timings = Timings()
     with timings.stage("ingest"):
         dataset = _ingest(config, runs / ".cache", source, progress)
-    trained = train(config, dataset, choice.engine(), progress=progress, timings=timings)
+    checkpoints = _checkpoints(runs / ".cache", dataset)
+    trained = train(config, dataset, choice.engine(), progress=progress, timings=timings,
+                    checkpoints=checkpoints)
     planned = make_plan(config, dataset, choice, trained.model.candidate.graph,
                         trained.profile.rows)
     with timings.stage("evaluate"):
@@ -119,6 +122,7 @@ def run(
         _write_json(folder / "manifest.json", manifest)
         _write_json(folder / "metrics.json", {**metrics, "slices": sliced})
         _write_json(folder / "config.json", dump_config(config))
+    checkpoints.prune()
     part = headline(metrics)
     return RunResult(runs / run_id, {
         "name": config.name, "task": trained.target.task, "rows": dataset.rows,
@@ -205,6 +209,11 @@ def _ingest(config: PipelineConfig, cache: Path, source: object, progress: Any) 
         return replace(read(named), left_out=tuple(named))
 
 
+def _checkpoints(cache: Path, dataset: Dataset) -> Checkpoints:
+    """What earlier runs on the same data left."""
+    return Checkpoints(cache / "steps").given(data=dataset.fingerprint)
+
+
 def _bound(config: PipelineConfig, dataset: Dataset, choice: Choice, progress: Any) -> Any:
     """The features of the pipeline bound to the dataset's columns."""
     check_columns(config, dataset)
@@ -247,15 +256,18 @@ def _new_run(
     digest = hashlib.sha256(json.dumps(dump_config(config), sort_keys=True).encode()).hexdigest()
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", config.name).strip("-") or "run"
     run_id = f"{now:%Y%m%d-%H%M%S-%f}-{slug}-{digest[:6]}"
-    temporary = runs / f".{run_id}.tmp"
+    temporary = temporary_name(runs / run_id)
     temporary.mkdir(parents=True)
+    sweep(runs)
     try:
         yield temporary, run_id
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    crash_point("run written")
     temporary.rename(runs / run_id)
-    pointer = runs / f".latest-{run_id}"
+    crash_point("run renamed")
+    pointer = temporary_name(runs / "latest")
     pointer.symlink_to(run_id)
     pointer.replace(runs / "latest")
 

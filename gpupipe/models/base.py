@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
+from gpupipe.checkpoints import NOWHERE, Checkpoints
 from gpupipe.engine.frames import Array
 from gpupipe.errors import ConfigError, did_you_mean
 from gpupipe.steps.base import Target
@@ -85,11 +86,15 @@ class FittedModel(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """How to train: seed, threads, and rounds where the cross-validation has chosen them."""
+    """How to train: seed, threads, and rounds where the cross-validation has chosen them.
+
+    ``checkpoints`` are this training's own: a long one saves what it has there.
+    """
 
     seed: int = 0
     threads: int = 1
     rounds: int | None = None
+    checkpoints: Checkpoints = NOWHERE
 
 
 class Model(Protocol):

@@ -24,6 +24,7 @@ from gpupipe.models.base import (
     check_params,
     register,
 )
+from gpupipe.models.boosting import Patience, boost
 from gpupipe.steps.base import Target
 
 if TYPE_CHECKING:
@@ -148,41 +149,29 @@ class XGBoost:
         elif rounds is None:
             rounds, patience = int(MAX_ROUNDS / longer), patience or int(PATIENCE / longer)
         native = {NATIVE.get(k, k): v for k, v in params.items()}
-        native |= {"seed": how.seed, "nthread": how.threads, "verbosity": 0}
+        native |= {"seed": how.seed, "nthread": how.threads, "verbosity": 0,
+                   "seed_per_iteration": True}
         native.setdefault("objective", OBJECTIVES[target.task])
         if target.task == "multiclass":
             native["num_class"] = len(target.classes)
-        evals: dict[str, dict[str, list[float]]] = {}
         try:
             data = _quantised(train, native, None)
-            watched = []
-            if valid is not None:
-                watched = [(_quantised(valid, native, data), "valid")]
-            booster = xgboost.train(
-                native, data, num_boost_round=int(rounds), evals=watched, evals_result=evals,
-                callbacks=self._stopping(patience, valid, target), verbose_eval=False,
-            )
+            watched = None if valid is None else _quantised(valid, native, data)
+            booster, losses, metric = boost(native, data, watched, int(rounds), Patience(
+                patience, self._least_gain(valid, target)), how.checkpoints)
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"XGBoost refused to train: {_first_line(error)}", hint="look at model.params",
             ) from error
-        curve = None
-        if valid is not None:
-            metric = list(evals["valid"])[-1]
-            curve = {"valid": [float(v) for v in evals["valid"][metric]], "metric": metric}
+        curve = None if valid is None else {"valid": losses, "metric": metric}
         return FittedXGBoost(booster, train.names, target.task, booster.num_boosted_rounds(),
                              curve)  # type: ignore[arg-type]
 
-    def _stopping(
-        self, patience: int | None, valid: Matrix | None, target: Target
-    ) -> list[xgboost.callback.TrainingCallback]:
-        """Early stopping, with the least gain that counts where the loss is the default one."""
-        if patience is None or valid is None:
-            return []
-        least = 0.0
-        if not {"objective", "eval_metric"} & set(self.given):
-            least = LEAST_GAIN * _loss_of_nothing(valid.target, target)
-        return [library().callback.EarlyStopping(rounds=patience, min_delta=least)]
+    def _least_gain(self, valid: Matrix | None, target: Target) -> float:
+        """The least gain that counts while rounds go on, where the loss is the default one."""
+        if valid is None or {"objective", "eval_metric"} & set(self.given):
+            return 0.0
+        return LEAST_GAIN * _loss_of_nothing(valid.target, target)
 
     @classmethod
     def restore(cls, payload: Payload) -> FittedModel:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -102,6 +102,8 @@ class MomentState(State):
 class Moments:
     """Counts and exact sums of one column; with ``squares`` also its exact squares."""
 
+    state: ClassVar[type[State]] = MomentState
+
     squares: bool = False
 
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> MomentState:
@@ -161,6 +163,8 @@ class ProductState(State):
 @dataclass(frozen=True)
 class CrossProducts:
     """Exact sums of the products of two columns, over the rows where both have a value."""
+
+    state: ClassVar[type[State]] = ProductState
 
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> ProductState:
         xp, b = fx.xp, rows.buckets

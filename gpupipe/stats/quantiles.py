@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +49,8 @@ class HistogramState(State):
 class Histogram:
     """The bit-pattern histogram of one column."""
 
+    state: ClassVar[type[State]] = HistogramState
+
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> HistogramState:
         values = fx.numbers(columns[0])
         finite = fx.xp.isfinite(values)
@@ -67,6 +70,8 @@ class ExtremeState(State):
 @dataclass(frozen=True)
 class Extremes:
     """The least and the greatest finite value of one column."""
+
+    state: ClassVar[type[State]] = ExtremeState
 
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> ExtremeState:
         values = fx.numbers(columns[0])
@@ -98,6 +103,8 @@ class Window:
 
     Spans ascend and do not touch.
     """
+
+    state: ClassVar[type[State]] = WindowState
 
     spans: tuple[tuple[int, int], ...]
 

@@ -201,7 +201,13 @@ def union(a: pa.Array, b: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 
 class Statistic(Protocol):
-    """What a scan can compute: frozen, hashable, and blind to where the rows come from."""
+    """What a scan can compute: frozen, hashable, and blind to where the rows come from.
+
+    ``state`` is the class of what it computes; its `State.arrays` make it again.
+    """
+
+    @property
+    def state(self) -> type[State]: ...
 
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> State:
         """The state of one batch of rows, on the host."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpupipe.engine.frames import Array, Column, Frames
-from gpupipe.stats.state import Rows, Table, added, count_cells, sum_cells
+from gpupipe.stats.state import Rows, State, Table, added, count_cells, sum_cells
 
 VOCABULARY_LIMIT = 1_000_000
 """Distinct values that a vocabulary keeps; a column with more is text or an ID."""
@@ -72,6 +72,8 @@ class ByLevel:
 class Vocabulary(ByLevel):
     """How often each distinct value of one column occurs; at most ``limit`` of them."""
 
+    state: ClassVar[type[State]] = VocabularyState
+
     limit: int = VOCABULARY_LIMIT
 
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> VocabularyState:
@@ -85,6 +87,8 @@ class Vocabulary(ByLevel):
 @dataclass(frozen=True)
 class DayCounts:
     """How many rows fall on each day (counted from 1970) of a timestamp column."""
+
+    state: ClassVar[type[State]] = VocabularyState
 
     microseconds: int = 86_400_000_000
 
@@ -104,6 +108,8 @@ class TargetCountState(Table):
 @dataclass(frozen=True)
 class TargetCounts(ByLevel):
     """How often each class of the target occurs at each value of one column."""
+
+    state: ClassVar[type[State]] = TargetCountState
 
     classes: int
 
@@ -139,6 +145,8 @@ class TargetSums(ByLevel):
     ----------
     centre, reach : the middle and half-width of the target's range.
     """
+
+    state: ClassVar[type[State]] = TargetSumState
 
     centre: float
     reach: float

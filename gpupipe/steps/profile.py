@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gpupipe.checkpoints import NOWHERE, Checkpoints, digest
 from gpupipe.data.reader import Columns, Reader
 from gpupipe.data.schema import Schema
 from gpupipe.engine.frames import Array, Frames
@@ -27,7 +28,16 @@ from gpupipe.stats.state import Rows, State, Statistic, union
 from gpupipe.stats.tables import VOCABULARY_LIMIT, DayCounts, Vocabulary, VocabularyState
 from gpupipe.steps.base import Feature
 from gpupipe.steps.graph import Node
-from gpupipe.steps.scan import Key, fold, merge_states, stage
+from gpupipe.steps.passes import (
+    Key,
+    States,
+    fold,
+    keep_pass,
+    merge_states,
+    run_pass,
+    saved_pass,
+    stage,
+)
 
 INTEGER_LEVELS = 1_000
 """An integer column's values are counted one by one up to this many of them."""
@@ -121,6 +131,7 @@ def take_profile(
     reader: Reader, *, target: str | None, drop: Sequence[str] = (),
     key: Sequence[str] | None = None, group: Sequence[str] | None = None,
     time: str | None = None, weight: str | None = None, progress: Any = None,
+    checkpoints: Checkpoints = NOWHERE,
 ) -> Profile:
     """One pass over the dataset; the dropped columns have no statistics unless they are named.
 
@@ -137,10 +148,15 @@ def take_profile(
     columns = [n for n in names if n in schema or n in keyed]
     text = [f.name for f in schema if f.dtype == "string"]
     fx, parts = engine.fx, dataset.parts
-    by_part: dict[int, RowFacts] = {}
+    if not parts:
+        raise DataError(f"{dataset.source} has no rows", hint="is it the right file?")
+    gathered = _Facts({})
+    saved = checkpoints.given(
+        columns=digest([schema.to_json(), keyed, target, group, time, weight]))
+    expected = [(s, raw_key(f.name)) for f in schema for s in statistics_of(f.dtype)]
 
-    def profile_part(index: int, names: Sequence[str], last: bool) -> dict[Key, State]:
-        states: dict[Key, State] = {}
+    def profile_part(index: int, names: Sequence[str], last: bool) -> States:
+        states: States = {}
         facts: list[RowFacts] = []
         for batch in reader.batches(index, columns):
             rows = Rows(fx.xp.zeros(len(batch[columns[0]]), dtype="int64"), 1)
@@ -151,30 +167,54 @@ def take_profile(
             if last:
                 facts.append(_facts(batch, keyed, target, group, time, weight, fx))
         if last:
-            by_part[index] = _joined(facts)
+            gathered.by_part[index] = _joined(facts)
         return states
 
-    # Text that stays in memory is counted and hashed when all batches share one dictionary.
-    kept = reader.keep(columns)
-    rounds = [[n for n in schema.names if n not in text], text] if kept else [schema.names]
-    total: dict[Key, State] = {}
-    with stage(progress, "profile", dataset.rows) as advance:
-        for names in rounds:
-            last = names is rounds[-1]
-            found: dict[Key, State] | None = engine.fold(
-                partial(profile_part, names=names, last=last), merge_states, range(len(parts)),
-                (lambda i: advance(parts[i].rows)) if last else lambda i: None,
+    def in_memory() -> States:
+        """Text that stays in memory is counted and hashed once its batches share a dictionary."""
+        everything = range(len(parts))
+        numbers = partial(profile_part, names=[n for n in names if n in schema and n not in text],
+                          last=False)
+        total = engine.fold(numbers, merge_states, everything) or {}
+        reader.share(text)
+        rest = engine.fold(partial(profile_part, names=text, last=True), merge_states, everything,
+                           lambda i: advance(parts[i].rows))
+        return keep_pass("profile", merge_states(total, rest or {}), engine, saved, gathered)
+
+    states = saved_pass("profile", saved, expected, gathered)
+    if states is None:
+        with stage(progress, "profile", dataset.rows) as advance:
+            states = in_memory() if reader.keep(columns) else run_pass(
+                partial(profile_part, names=schema.names, last=True), range(len(parts)), engine,
+                "profile", saved, expected, lambda i: advance(parts[i].rows), gathered,
             )
-            total |= found or {}
-            if not last:
-                reader.share(text)
     reader.keep_only(schema.names)
-    if not parts:
-        raise DataError(f"{dataset.source} has no rows", hint="is it the right file?")
-    return Profile(
-        schema, {k: s.canonical() for k, s in total.items()},
-        tuple(by_part[i] for i in sorted(by_part)), dataset.rows,
-    )
+    facts = tuple(gathered.by_part[i] for i in sorted(gathered.by_part))
+    return Profile(schema, states, facts, dataset.rows)
+
+
+@dataclass
+class _Facts:
+    """What a profile gathers of the rows, by part."""
+
+    by_part: dict[int, RowFacts]
+
+    def pack(self) -> Any:
+        found = {}
+        for index, facts in self.by_part.items():
+            codes, levels = facts.target or (None, None)
+            found[str(index)] = {
+                "key": facts.key, "group": facts.group, "time": facts.time,
+                "weight": facts.weight, "codes": codes, "levels": levels,
+            }
+        return found
+
+    def unpack(self, value: Any) -> None:
+        for index, facts in value.items():
+            codes, levels = facts.pop("codes"), facts.pop("levels")
+            self.by_part[int(index)] = RowFacts(
+                **facts, target=None if codes is None else (codes, levels)
+            )
 
 
 def _facts(

@@ -12,12 +12,13 @@ how many steps, columns or folds there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from gpupipe.checkpoints import NOWHERE, Checkpoints, digest
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.reader import Reader
 from gpupipe.engine.frames import Column
@@ -27,8 +28,7 @@ from gpupipe.stats.state import Rows, State, Statistic
 from gpupipe.stats.tables import ByLevel
 from gpupipe.steps.base import NoEvidence
 from gpupipe.steps.graph import Batch, Fitted, Graph, Node
-
-Advance = Callable[[int], None]
+from gpupipe.steps.passes import Key, States, fold, name_of, run_pass, saved_pass, stage
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,6 @@ class Rowed:
             yield batch, where
 
 
-Key = tuple[Statistic, str]
-"""A statistic, and the identity of the column it is of."""
-
-
 @dataclass
 class Knowledge:
     """What scans have found out, and the profile's answers about raw columns."""
@@ -118,6 +114,7 @@ class StepEvidence:
 def learn(
     graphs: Sequence[Graph], views: Sequence[View], source: Rowed,
     profile: Mapping[Key, State] | None = None, progress: Any = None,
+    checkpoints: Checkpoints = NOWHERE,
 ) -> tuple[list[list[Fitted]], Knowledge]:
     """Learn the params of every graph in every view, in as few passes as can be.
 
@@ -136,7 +133,7 @@ def learn(
         if not knowledge.wanted:
             knowledge.states.clear()  # what they had to say is in the params
             return fitted, knowledge
-        _scan(source, knowledge, progress)
+        _scan(source, knowledge, checkpoints, progress)
 
 
 def _advance(graph: Graph, view: View, fitted: Fitted, knowledge: Knowledge) -> None:
@@ -188,18 +185,25 @@ def _foresee(statistic: Statistic, node: Node, fitted: Fitted, knowledge: Knowle
     _known(statistic, node, fitted, knowledge)
 
 
-def _scan(source: Rowed, knowledge: Knowledge, progress: Any) -> None:
+def _scan(
+    source: Rowed, knowledge: Knowledge, checkpoints: Checkpoints, progress: Any
+) -> None:
     """One pass over the columns that the wanted statistics come from."""
     wanted = knowledge.wanted
     columns = list(dict.fromkeys(node.raw for node, _ in wanted.values()))
     knowledge.scans.append(tuple(columns))
+    saved = checkpoints.given(wanted=digest(sorted(map(name_of, wanted))))
+    known = saved_pass("scan", saved, wanted)
+    if known is not None:
+        knowledge.states |= known
+        return
     source.reader.share(list(dict.fromkeys(
         node.raw for (statistic, _), (node, _) in wanted.items()
         if node.made_by is None and isinstance(statistic, ByLevel)
     )))
 
-    def scan_part(index: int) -> dict[Key, State]:
-        states: dict[Key, State] = {}
+    def scan_part(index: int) -> States:
+        states: States = {}
         for batch, _ in source.batches(index, columns):
             assert batch.rows is not None
             for key, (node, fitted) in wanted.items():
@@ -209,43 +213,10 @@ def _scan(source: Rowed, knowledge: Knowledge, progress: Any) -> None:
         return states
 
     parts = source.dataset.parts
-    with stage(progress, f"scan {len(knowledge.scans)}", source.dataset.rows) as advance:
-        total = source.engine.fold(
-            scan_part, merge_states, range(len(parts)), lambda i: advance(parts[i].rows)
-        )
-    if not total:
+    if not parts:
         raise DataError(f"{source.dataset.source} has no rows to learn from")
-    keys = list(total)
-    for i, state in source.engine.map(lambda key: total[key].canonical(), keys):
-        knowledge.states[keys[i]] = state
-
-
-def merge_states(a: dict[Key, State], b: dict[Key, State]) -> dict[Key, State]:
-    """The states of both sets of rows; ``a`` is used up."""
-    for key, state in b.items():
-        fold(a, key, state)
-    return a
-
-
-def fold(states: dict[Key, State], key: Key, state: State) -> None:
-    """Merge ``state`` into the one already kept under ``key``, which is used up."""
-    states[key] = states[key].take_in(state) if key in states else state
-
-
-class stage:  # noqa: N801 - reads as a word
-    """A progress stage where there is progress to show, and nothing where there is none."""
-
-    def __init__(self, progress: Any, name: str, total: int | None, unit: str = "rows") -> None:
-        self._inner = progress.stage(name, total, unit) if progress is not None else None
-
-    def __enter__(self) -> Advance:
-        if self._inner is None:
-            return lambda n: None
-        advance: Advance = self._inner.__enter__().advance
-        return advance
-
-    def __exit__(self, *error: Any) -> None:
-        if self._inner is not None:
-            self._inner.__exit__(*error)
-
-
+    with stage(progress, f"scan {len(knowledge.scans)}", source.dataset.rows) as advance:
+        knowledge.states |= run_pass(
+            scan_part, range(len(parts)), source.engine, "scan", saved, wanted,
+            lambda i: advance(parts[i].rows),
+        )

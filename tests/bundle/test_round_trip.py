@@ -14,8 +14,8 @@ from common.quick import COLUMNS, FEW, settings, small_table, trained_on, write_
 
 import gpupipe
 import gpupipe.errors
-from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.bundle.store import CAPS, read_states
+from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.models import MODELS
 from gpupipe.stats.tables import Vocabulary
 from gpupipe.steps import STEPS

@@ -19,8 +19,8 @@ from common.quick import settings, small_table, trained_on, write_bundle
 
 import gpupipe
 from gpupipe.bundle import store
-from gpupipe.codec import read_arrays, write_arrays
 from gpupipe.bundle.store import CAPS, read_states
+from gpupipe.codec import read_arrays, write_arrays
 from gpupipe.errors import DataError
 
 STEPS = [{"impute": {"columns": ["f", "narrow"], "strategy": "mean"}},

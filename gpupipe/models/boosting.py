@@ -1,0 +1,96 @@
+"""Boosting round by round, so that a killed training goes on to the very same model.
+
+XGBoost gives the same trees to a training that was interrupted if three things hold. The random
+numbers of a round depend on the round alone (``seed_per_iteration``). Margins are summed tree
+by tree in the same order, which is so whether they were kept or are predicted anew. And the
+column sampler, whose state is not saved with a model, is a new one after every `RESTART`
+rounds, interrupted or not.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gpupipe import checkpoints as store
+from gpupipe.checkpoints import Checkpoints
+
+if TYPE_CHECKING:
+    import xgboost
+
+RESTART = 25
+"""Rounds after which the sampler is a new one, and a checkpoint may be made."""
+MAXIMISED = ("auc", "aucpr", "pre", "map", "ndcg")
+"""XGBoost's metrics that are better when greater; with or without ``@k``."""
+
+
+@dataclass
+class Patience:
+    """When to stop: after ``rounds`` rounds (None: never) without a gain of more than ``least``.
+
+    The rule is that of XGBoost's own early stopping, on the last metric.
+    """
+
+    rounds: int | None
+    least: float = 0.0
+    best: float | None = field(default=None, init=False)
+    since: int = field(default=0, init=False)
+
+    def is_over(self, loss: float, metric: str) -> bool:
+        """Whether to stop, once this round's loss is known."""
+        value = -loss if metric.partition("@")[0] in MAXIMISED else loss
+        if self.best is None or self.best - value > self.least:
+            self.best, self.since = value, 0
+        else:
+            self.since += 1
+        return self.rounds is not None and self.since >= self.rounds
+
+
+def boost(
+    params: dict[str, Any], train: xgboost.QuantileDMatrix, valid: xgboost.QuantileDMatrix | None,
+    rounds: int, patience: Patience, checkpoints: Checkpoints,
+) -> tuple[xgboost.Booster, list[float], str]:
+    """A booster of at most ``rounds`` rounds, the loss on ``valid`` by round, and its metric."""
+    import xgboost
+
+    watched = [] if valid is None else [(valid, "valid")]
+    booster = xgboost.Booster(params, [train, *(m for m, _ in watched)])
+    resumable = params.get("booster", "gbtree") != "gblinear"  # its updaters keep a state, too
+    losses: list[float] = []
+    metric, first, over = "", 0, False
+    saved = checkpoints.load("rounds")
+    if saved is not None:
+        booster.load_model(bytearray(saved["booster"]))
+        booster.set_param(params)
+        losses, metric, first = saved["losses"], saved["metric"], saved["rounds"]
+        for loss in losses:
+            over = patience.is_over(loss, metric)
+    at = time.perf_counter()
+    for i in range(first, rounds):
+        if over:
+            break
+        if i and i % RESTART == 0 and i > first:
+            _restart(booster, params)
+            if time.perf_counter() - at >= store.SAVE_SECONDS and resumable:
+                checkpoints.save("rounds", {
+                    "booster": bytes(booster.save_raw("ubj")), "losses": losses,
+                    "metric": metric, "rounds": i,
+                })
+                at = time.perf_counter()
+        booster.update(train, i)
+        if watched:
+            # "[3]\tvalid-logloss:0.25\tvalid-auc:0.9"
+            name, _, value = booster.eval_set(watched, i).rpartition("\t")[2].rpartition(":")
+            metric = name.partition("-")[2]
+            losses.append(float(value))
+            over = patience.is_over(losses[-1], metric)
+    return booster.reset(), losses, metric
+
+
+def _restart(booster: xgboost.Booster, params: dict[str, Any]) -> None:
+    """Make XGBoost build its tree updaters anew: it does when the method changes."""
+    method = params["tree_method"]
+    for name in ("approx" if method == "hist" else "hist", method):
+        booster.set_param({"tree_method": name})
+        booster.save_config()  # parameters take effect when the configuration is asked for
