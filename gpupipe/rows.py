@@ -11,6 +11,7 @@ import pyarrow as pa
 from gpupipe.config import PipelineConfig
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.split import Split, hash_split, place_of, time_split
+from gpupipe.engine.frames import width_of
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.evaluate.metrics import choose
 from gpupipe.steps import Feature, Target
@@ -189,6 +190,7 @@ def split_rows(
     config: PipelineConfig, profile: Profile, target: Target
 ) -> tuple[Split, tuple[PartRows, ...]]:
     by, rule, seed = split_kind(config, target), config.split, config.seed
+    narrow = width_of(-1, len(target.classes))
     ys = [encode_target(f.target, target) for f in profile.facts]
     known = [np.isfinite(y) if target.task == "regression" else y >= 0 for y in ys]
     weights = [_weight(config, f.weight, k) for f, k in zip(profile.facts, known, strict=True)]
@@ -203,7 +205,7 @@ def split_rows(
                 for f in profile.facts]
         places = [place_of(k, seed) for k in keys]
         layered = by == "stratified" and target.task != "regression"
-        groups = [np.where(k, y if layered else 0, -1).astype(np.int64)
+        groups = [np.where(k, y if layered else 0, -1).astype(narrow)
                   for k, y in zip(known, ys, strict=True)]
         classes = len(target.classes) if layered else 1
         split = hash_split(by, places, groups, classes, rule.holdout, rule.folds, seed)
@@ -228,7 +230,7 @@ def _check_weights(name: str, split: Split, rows: tuple[PartRows, ...]) -> None:
 
 
 def encode_target(found: tuple[np.ndarray, pa.Array] | None, target: Target) -> np.ndarray:
-    """Class codes (int64, -1 for no or an unknown label) or values (float64, NaN for none)."""
+    """Class codes (narrow, -1 for no or an unknown label) or values (float64, NaN for none)."""
     assert found is not None
     codes, levels = found
     if target.task == "regression":
@@ -237,7 +239,7 @@ def encode_target(found: tuple[np.ndarray, pa.Array] | None, target: Target) -> 
         return np.append(values, np.nan)[codes]
     place = {label: i for i, label in enumerate(target.classes)}
     table = [place.get(label_of(v), -1) for v in levels.to_pylist()]
-    return np.array([*table, -1], np.int64)[codes]
+    return np.array([*table, -1], width_of(-1, len(target.classes)))[codes]
 
 
 def _weight(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ from gpupipe.data.split import Split
 from gpupipe.engine.hashing import mix64
 from gpupipe.engine.local import LocalEngine
 from gpupipe.engine.machine import release_memory
-from gpupipe.errors import ConfigError
+from gpupipe.engine.memory import MIB, Layout
+from gpupipe.errors import ConfigError, EnvironmentFault
 from gpupipe.features import bind_features, default_notes, default_steps, steps_of
 from gpupipe.fingerprint import fingerprint
 from gpupipe.models import FittedModel, Matrix, Model, Training, model_of
@@ -36,11 +39,13 @@ from gpupipe.rows import (
     split_rows,
 )
 from gpupipe.steps import Feature, Step, Target
-from gpupipe.steps.graph import Fitted, Graph, feature_names, matrix
+from gpupipe.steps.graph import Batch, Fitted, Graph, feature_names, matrix
 from gpupipe.steps.passes import stage
 from gpupipe.steps.profile import Profile, take_profile
 from gpupipe.steps.scan import Knowledge, Rowed, View, learn
 
+TOLERANCE = 1.25
+"""A predicted peak may pass the limit by this factor: predictions are that good."""
 BASELINE_ROWS = 20_000
 """A baseline learns from at most about so many training rows, chosen by their hash."""
 
@@ -106,6 +111,7 @@ class Trained:
     notes: list[str]
     timings: Timings
     fingerprint: dict[str, str]
+    layout: Layout
 
     @property
     def model(self) -> Outcome:
@@ -119,6 +125,7 @@ class Trained:
                             if r.target is not None])
         weights = [r.weight[m] for r, m in zip(self.rowed.rows, masks, strict=True)
                    if r.weight is not None]
+        y = y if y.dtype.kind == "f" else y.astype(np.int64)
         return y, np.concatenate(weights) if weights else None
 
     @property
@@ -139,10 +146,12 @@ class Trained:
 def train(
     config: PipelineConfig, dataset: Dataset, engine: LocalEngine, *, progress: Any = None,
     baselines: bool = True, timings: Timings | None = None, checkpoints: Checkpoints = NOWHERE,
+    scratch: Path | None = None,
 ) -> Trained:
     """Train the model of ``config`` and its baselines on ``dataset``.
 
-    What ``checkpoints`` hold of the same data, steps and parameters is not done again.
+    What ``checkpoints`` hold of the same data, steps and parameters is not done again. What
+    does not fit into memory goes to files under ``scratch``, or the system's temporary folder.
     """
     timings = timings or Timings()
     model = _model(config, config.model.kind, config.model.params)
@@ -180,10 +189,31 @@ def train(
             [c.graph for c in candidates], views, rowed, profile.states, progress, checkpoints
         )
     learned = fingerprint(profile, split, rows, [c.graph for c in candidates], fitted)
+    layout = _layout(candidates[0], fitted[0][0], dataset, engine, len(split.folds))
+    if not layout.keep:
+        reader.keep_only(())
     trained = Trained(config, dataset, profile, split, target, rowed, knowledge, {}, notes,
-                      timings, learned)
-    _train_all(trained, candidates, fitted, checkpoints, progress)
+                      timings, learned, layout)
+    with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
+        _train_all(trained, candidates, fitted, checkpoints, Path(folder), progress)
     return trained
+
+
+def _layout(
+    candidate: Candidate, fitted: Fitted, dataset: Dataset, engine: LocalEngine, folds: int
+) -> Layout:
+    """How matrix and bins will lie. EnvironmentFault where no way comes near what may be taken."""
+    width = len(feature_names(candidate.graph, fitted))
+    layout = engine.memory.lay_out(dataset.rows, [f.dtype for f in dataset.schema], width, folds,
+                                   candidate.model.streams)
+    if layout.peak > TOLERANCE * layout.limit:
+        raise EnvironmentFault(
+            f"training takes about {layout.peak / MIB:,.0f} MiB here, and may take "
+            f"{layout.limit / MIB:,.0f}",
+            hint=f"set engine.memory to {layout.peak / MIB:,.0f}MiB or more, or engine.batch_rows "
+            "or engine.workers lower",
+        )
+    return layout
 
 
 def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints:
@@ -210,22 +240,24 @@ def model_scope(
 
 def _train_all(
     trained: Trained, candidates: list[Candidate], fitted: list[list[Fitted]],
-    checkpoints: Checkpoints, progress: Any,
+    checkpoints: Checkpoints, scratch: Path, progress: Any,
 ) -> None:
     split, timings, target = trained.split, trained.timings, trained.target
-    how = Training(trained.config.seed, trained.rowed.engine.workers)
+    spill = scratch if trained.layout.bins == "disk" else None
+    how = Training(trained.config.seed, trained.rowed.engine.workers, spill=spill)
     folds: list[list[FittedModel]] = [[] for _ in candidates]
     matrices: list[list[Matrix]] = [[] for _ in candidates]
     total = (len(split.folds) + 1) * len(candidates)
     with stage(progress, "train", total, "models") as advance:
         for k, part in enumerate(split.folds):
-            with timings.stage(f"fold {k + 1}"):
-                own = [f[k + 1] for f in fitted]
-                scopes = [model_scope(checkpoints, c, f, (part.train, part.valid), how)
-                          for c, f in zip(candidates, own, strict=True)]
-                known = [s.load("model") for s in scopes]
+            own = [f[k + 1] for f in fitted]
+            scopes = [model_scope(checkpoints, c, f, (part.train, part.valid), how)
+                      for c, f in zip(candidates, own, strict=True)]
+            known = [s.load("model") for s in scopes]
+            with timings.stage(f"fold {k + 1} matrix", trained.dataset.rows):
                 pairs = _matrices(trained, candidates, own, part.train, part.valid,
                                   [k is None for k in known])
+            with timings.stage(f"fold {k + 1}"):
                 for c, candidate in enumerate(candidates):
                     learned, judged = pairs[c]
                     folds[c].append(_fitted(candidate, known[c], learned, judged, target,
@@ -314,41 +346,90 @@ def _matrices(
 ) -> list[tuple[Matrix, Matrix]]:
     """For each candidate its training matrix and the judged one, in one pass over the table.
 
-    A candidate that is not ``learning`` gets a training matrix without rows.
+    A candidate that is not ``learning`` gets a training matrix without rows. Where the layout
+    says so, matrices are streamed: made anew for each pass over them, but for small samples.
     """
-    rowed = trained.rowed
-    columns = list(dict.fromkeys(c for candidate in candidates for c in candidate.graph.raw))
-    share = [_sample_share(trained, c.limit, train_buckets) for c in candidates]
+    streamed = trained.layout.matrix == "streamed"
+    wanted = []
+    for c, learns in enumerate(learning):
+        share = _sample_share(trained, candidates[c].limit, train_buckets)
+        wanted.append((_Wanted(trained, candidates[c].graph, fitted[c], tuple(train_buckets),
+                               share if learns else 0.0),
+                       _Wanted(trained, candidates[c].graph, fitted[c], tuple(judged_buckets))))
+    held = [w for pair in wanted for w in pair if w.share < 1 or not streamed]
+    chunks = _held(trained, [w for w in held if w.share > 0], last and not streamed)
+    return [
+        (left.matrix(chunks.get(id(left), () if left in held else None)),
+         right.matrix(chunks.get(id(right), () if right in held else None)))
+        for left, right in wanted
+    ]
 
-    def part(index: int) -> list[tuple[list[Any], list[Any]]]:
-        rows = rowed.rows[index]
-        learned = np.isin(rows.bucket, list(train_buckets))
-        judged = np.isin(rows.bucket, list(judged_buckets))
-        sampled = [learned & _sampled(trained, index, s) & own
-                   for s, own in zip(share, learning, strict=True)]
-        out: list[tuple[list[Any], list[Any]]] = [([], []) for _ in candidates]
+
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """A matrix: the features of the rows in some buckets, or of a sample of them.
+
+    Iterated over, it makes its chunks from the table, in row order, the next ones ahead.
+    """
+
+    trained: Trained
+    graph: Graph
+    fitted: Fitted
+    buckets: tuple[int, ...]
+    share: float = 1.0
+
+    def rows(self, index: int) -> np.ndarray:
+        """Which rows of a part: bool."""
+        bucket = self.trained.rowed.rows[index].bucket
+        return np.isin(bucket, list(self.buckets)) & _sampled(self.trained, index, self.share)
+
+    def of(self, batch: Batch, rows: np.ndarray) -> Any:
+        """The features of some rows of a batch."""
+        values = matrix(self.graph, self.fitted, batch)
+        return values if rows.all() else values[rows]
+
+    def __iter__(self) -> Iterator[Any]:
+        rowed = self.trained.rowed
+
+        def part(index: int) -> list[Any]:
+            rows = self.rows(index)
+            if not rows.any():
+                return []
+            return [self.of(batch, rows[where])
+                    for batch, where in rowed.batches(index, self.graph.raw)]
+
+        for chunks in rowed.engine.ordered(part, range(len(rowed.rows))):
+            yield from (c for c in chunks if len(c))
+
+    def matrix(self, chunks: Sequence[Any] | None) -> Matrix:
+        """The matrix of these chunks; of this stream where there are none."""
+        target, weight = _rows_of(self.trained, self.buckets, self.share)
+        names = feature_names(self.graph, self.fitted)
+        return Matrix(self if chunks is None else tuple(chunks), target, weight,
+                      tuple(n for n, _ in names), tuple(k for _, k in names))
+
+
+def _held(trained: Trained, wanted: Sequence[_Wanted], last: bool) -> dict[int, list[Any]]:
+    """The chunks of several matrices, in memory, from one pass over the table."""
+    if not wanted:
+        return {}
+    rowed = trained.rowed
+    columns = list(dict.fromkeys(c for w in wanted for c in w.graph.raw))
+
+    def part(index: int) -> list[list[Any]]:
+        rows = [w.rows(index) for w in wanted]
+        out: list[list[Any]] = [[] for _ in wanted]
         for batch, where in rowed.batches(index, columns, last):
-            for c, candidate in enumerate(candidates):
-                values = matrix(candidate.graph, fitted[c], batch)
-                for side, mask in zip(out[c], (sampled[c][where], judged[where]), strict=True):
-                    side.append(values if mask.all() else values[mask])
+            for w, mine, chunks in zip(wanted, rows, out, strict=True):
+                if mine[where].any():
+                    chunks.append(w.of(batch, mine[where]))
         if last:
             release_memory()  # of the part's columns, before the next part needs as much
         return out
 
     parts = dict(rowed.engine.map(part, range(len(rowed.rows))))
-    made = []
-    for c, candidate in enumerate(candidates):
-        names = feature_names(candidate.graph, fitted[c])
-        sides = []
-        for side in (0, 1):
-            chunks = tuple(x for i in sorted(parts) for x in parts[i][c][side] if len(x))
-            buckets = train_buckets if side == 0 else judged_buckets
-            target, weight = _rows_of(trained, buckets, share[c] if side == 0 else 1.0)
-            sides.append(Matrix(chunks, target, weight, tuple(n for n, _ in names),
-                                tuple(k for _, k in names)))
-        made.append((sides[0], sides[1]))
-    return made
+    return {id(w): [chunk for i in sorted(parts) for chunk in parts[i][at]]
+            for at, w in enumerate(wanted)}
 
 
 def _sample_share(trained: Trained, limit: int | None, buckets: Sequence[int]) -> float:
@@ -359,8 +440,8 @@ def _sample_share(trained: Trained, limit: int | None, buckets: Sequence[int]) -
 def _sampled(trained: Trained, index: int, share: float) -> np.ndarray:
     """Which rows of a part are in the sample: a function of their key hash alone."""
     key = trained.profile.facts[index].key
-    if share >= 1:
-        return np.ones(len(key), bool)
+    if share in (0, 1):
+        return np.full(len(key), share == 1)
     return (mix64(key ^ np.uint64(0x5851F42D4C957F2D), np) >> np.uint64(32)) < share * 2**32
 
 

@@ -97,8 +97,9 @@ def run(
     with timings.stage("ingest"):
         dataset = _ingest(config, runs / ".cache", source, progress)
     checkpoints = _checkpoints(runs / ".cache", dataset)
-    trained = train(config, dataset, choice.engine(), progress=progress, timings=timings,
-                    checkpoints=checkpoints)
+    with _scratch(runs / ".cache") as scratch:
+        trained = train(config, dataset, choice.engine(), progress=progress, timings=timings,
+                        checkpoints=checkpoints, scratch=scratch)
     planned = make_plan(config, dataset, choice, trained.model.candidate.graph,
                         trained.profile.rows)
     with timings.stage("evaluate"):
@@ -212,6 +213,18 @@ def _ingest(config: PipelineConfig, cache: Path, source: object, progress: Any) 
 def _checkpoints(cache: Path, dataset: Dataset) -> Checkpoints:
     """What earlier runs on the same data left."""
     return Checkpoints(cache / "steps").given(data=dataset.fingerprint)
+
+
+@contextmanager
+def _scratch(cache: Path) -> Iterator[Path]:
+    """A folder for what does not fit into memory, while a run goes on."""
+    folder = temporary_name(cache / "scratch")
+    folder.mkdir(parents=True)
+    sweep(cache)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _bound(config: PipelineConfig, dataset: Dataset, choice: Choice, progress: Any) -> Any:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gpupipe.checkpoints import crash_point, temporary_name
 from gpupipe.data.dataset import Dataset, Quarantine, parquet_dataset
 from gpupipe.data.delimited import BadRow
 from gpupipe.data.schema import Schema
@@ -69,17 +69,19 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:12]}-", dir=folder.parent))
+        temporary = temporary_name(folder)
+        temporary.mkdir()
     except OSError as error:
         raise DataError(f"the cache cannot be written: {error.strerror}",
                         where=str(folder.parent)) from None
     try:
         yield temporary
         if folder.exists() and not _whole(folder):
-            aside = temporary.with_name(temporary.name + "-damaged")
+            aside = temporary_name(folder)
             with suppress(OSError):  # another process may have done so just now
                 folder.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
+        crash_point("ingest written")
         try:
             temporary.rename(folder)
         except OSError:

@@ -106,7 +106,7 @@ def ingest(
 
 def _from_text(kind: str, files: Sequence[SourceFile], options: TextOptions, folder: Path,
                digest: str, shown: str, report: _Report) -> None:
-    with TemporaryDirectory(prefix=".spill-", dir=folder.parent) as spill:
+    with TemporaryDirectory(prefix=".spill-", dir=folder) as spill:
         table = TextTable(Path(spill), options)
         read = read_json if kind == "json" else read_delimited
         read(files, options, table, report)

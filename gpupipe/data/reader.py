@@ -7,24 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpupipe.data.dataset import Dataset
-from gpupipe.data.schema import DType
 from gpupipe.engine.frames import Column
 from gpupipe.engine.local import LocalEngine
 
 Columns = Mapping[str, Column]
 """One batch: its columns by name."""
 
-WIDTHS: dict[DType, int] = {
-    "float32": 4, "float64": 8, "int64": 9, "bool": 2, "string": 4, "timestamp": 9,
-}
-"""Bytes of a value that is kept, at most: with its mask, and its code where it has one."""
-
 
 @dataclass
 class Reader:
     """The batches of a dataset, for any number of scans.
 
-    Where the decoded columns fit into ``engine.keep_bytes``, the first scan keeps them and no
+    Where the decoded columns fit into the engine's memory, the first scan keeps them and no
     later one decodes anything; where they do not, every scan streams what it needs.
 
     Attributes
@@ -39,9 +33,8 @@ class Reader:
 
     def keep(self, columns: Sequence[str]) -> bool:
         """Keep these columns from the next scan on, if they fit. Whether they do."""
-        schema = self.dataset.schema
-        size = self.dataset.rows * sum(WIDTHS[schema[c].dtype] for c in columns)
-        if size <= self.engine.keep_bytes:
+        dtypes = [self.dataset.schema[c].dtype for c in columns]
+        if self.engine.memory.keeps(self.dataset.rows, dtypes):
             self._kept = {c: {} for c in columns}
         return bool(self._kept)
 

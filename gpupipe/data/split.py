@@ -88,9 +88,9 @@ class Split:
 
 
 def place_of(key: np.ndarray, seed: int) -> np.ndarray:
-    """A row's place on the line, 0 to 65,535 (int64), from its key hash and the seed."""
+    """A row's place on the line, 0 to 65,535 (uint16), from its key hash and the seed."""
     salt = mix64(np.array([seed], np.uint64), np)[0]
-    return (mix64(key ^ salt, np) >> np.uint64(48)).astype(np.int64)
+    return (mix64(key ^ salt, np) >> np.uint64(48)).astype(np.uint16)
 
 
 def hash_split(
@@ -105,7 +105,7 @@ def hash_split(
     counts = np.zeros((classes, RESOLUTION), np.int64)
     for place, group in zip(places, groups, strict=True):
         known = group >= 0
-        flat = np.bincount(group[known] * RESOLUTION + place[known],
+        flat = np.bincount(group[known].astype(np.int64) * RESOLUTION + place[known],
                            minlength=classes * RESOLUTION)
         counts += flat.reshape(classes, RESOLUTION)
     inner = folds or CROSSFIT

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpupipe.config import EngineConfig
+from gpupipe.config.units import bytes_of
 from gpupipe.engine.local import LocalEngine
 from gpupipe.engine.machine import cores, cuda_devices
+from gpupipe.engine.memory import Memory, default_limit
 from gpupipe.errors import EnvironmentFault
 
 
@@ -20,14 +22,20 @@ class Choice:
     workers: int
     batch_rows: int
     why: str
+    limit: int
+
+    @property
+    def memory(self) -> Memory:
+        """What the run may take."""
+        return Memory(self.limit, self.workers, self.batch_rows)
 
     def engine(self) -> LocalEngine:
         """The engine itself."""
-        return LocalEngine(self.workers, self.batch_rows)
+        return LocalEngine(self.workers, self.batch_rows, self.memory)
 
     def to_json(self) -> dict[str, Any]:
         return {"device": self.device, "kind": self.kind, "workers": self.workers,
-                "batch_rows": self.batch_rows, "why": self.why}
+                "batch_rows": self.batch_rows, "why": self.why, "memory_limit": self.limit}
 
 
 def choose(config: EngineConfig) -> Choice:
@@ -48,4 +56,5 @@ def choose(config: EngineConfig) -> Choice:
     why = "asked for" if config.device == "cpu" else (
         "this version runs on the CPU" if devices else "no CUDA device here"
     )
-    return Choice("cpu", "local", workers, config.batch_rows, why)
+    limit = default_limit() if config.memory == "auto" else bytes_of(config.memory)
+    return Choice("cpu", "local", workers, config.batch_rows, why, limit)

@@ -177,7 +177,7 @@ class PandasFrames:
         values = column.values
         if column.dtype != "int64" or not len(values):
             return column
-        return replace(column, values=values.astype(_width(int(values.min()), int(values.max()))))
+        return replace(column, values=values.astype(width_of(int(values.min()), int(values.max()))))
 
     def share(self, batches: Sequence[Column]) -> list[Column]:
         """The batches of one column with one dictionary among them, unless it is very long.
@@ -196,7 +196,7 @@ class PandasFrames:
         answers: dict[int, tuple[pa.Array, Array]] = {}
         if len(levels) > max(SHARED_LEVELS, *map(len, batches)):
             return list(batches)  # tables with a row a level would outgrow the batches
-        width = _width(MISSING, len(levels))
+        width = width_of(MISSING, len(levels))
         shared = []
         for batch, chunk in zip(batches, united, strict=True):
             codes = chunk.indices.fill_null(MISSING).to_numpy().astype(width)
@@ -245,7 +245,7 @@ class PandasFrames:
         return array
 
 
-def _width(low: int, high: int) -> str:
+def width_of(low: int, high: int) -> str:
     """The narrowest signed integer type that holds both."""
     for name in ("int8", "int16", "int32"):
         if np.iinfo(name).min <= low and high <= np.iinfo(name).max:

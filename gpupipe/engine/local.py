@@ -8,13 +8,15 @@ order in which parts finish does not matter.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import reduce
 from typing import TypeVar
 
 from gpupipe.engine.frames import Frames, PandasFrames
 from gpupipe.engine.machine import cores
+from gpupipe.engine.memory import Memory, default_limit
 
 P = TypeVar("P")
 S = TypeVar("S")
@@ -28,16 +30,16 @@ class LocalEngine:
     fx : the frame layer that functions should use.
     workers : how many parts are worked on at once.
     batch_rows : rows of a batch within a part.
-    keep_bytes : decoded columns may stay in memory between scans up to this size.
+    memory : what may be taken.
     """
 
     def __init__(
-        self, workers: int | None = None, batch_rows: int = 131_072, keep_bytes: int = 1 << 30
+        self, workers: int | None = None, batch_rows: int = 131_072, memory: Memory | None = None
     ) -> None:
         self.fx: Frames = PandasFrames()
         self.workers = workers or cores()
         self.batch_rows = batch_rows
-        self.keep_bytes = keep_bytes
+        self.memory = memory or Memory(default_limit(), self.workers, batch_rows)
 
     def fold(
         self, function: Callable[[P], S], merge: Callable[[S, S], S], parts: Sequence[P],
@@ -70,6 +72,21 @@ class LocalEngine:
                     waiting = iter(())  # the other workers stop after the part they are at
                 raise
         return reduce(merge, totals) if totals else None
+
+    def ordered(self, function: Callable[[P], S], parts: Iterable[P]) -> Iterator[S]:
+        """Yield ``function(part)`` in the order of the parts; the next ones are made meanwhile."""
+        ahead: deque[Future[S]] = deque()
+        with ThreadPoolExecutor(self.workers) as pool:
+            try:
+                for part in parts:
+                    ahead.append(pool.submit(function, part))
+                    if len(ahead) > self.workers:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
 
     def map(self, function: Callable[[P], S], parts: Sequence[P]) -> Iterator[tuple[int, S]]:
         """Yield ``(index, function(part))`` as parts finish; at most workers + 1 are in flight."""

@@ -7,9 +7,10 @@ To add a family, write a file with a class like those here and decorate it with
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from gpupipe.checkpoints import NOWHERE, Checkpoints
@@ -31,14 +32,15 @@ class Matrix:
 
     Attributes
     ----------
-    chunks : float32 arrays ``[n_i, features]``, NaN for missing.
+    chunks : float32 arrays ``[n_i, features]``, NaN for missing; they may be made anew each
+        time they are asked for.
     target : class codes (int64) or values (float64), ``[n]``.
     weight : float64 ``[n]`` or None.
     names : of the features, ``[features]``.
     categorical : which features are unordered codes, ``[features]``.
     """
 
-    chunks: tuple[Array, ...]
+    chunks: Iterable[Array]
     target: Array
     weight: Array | None
     names: tuple[str, ...]
@@ -46,16 +48,16 @@ class Matrix:
 
     @property
     def rows(self) -> int:
-        return sum(int(c.shape[0]) for c in self.chunks)
+        return len(self.target)
 
     def every(self, step: int) -> Matrix:
-        """Every ``step``-th row."""
-        starts, row = [], 0
+        """Every ``step``-th row, in memory."""
+        taken, row = [], 0
         for chunk in self.chunks:
-            starts.append(-row % step)
+            taken.append(chunk[-row % step :: step].copy())
             row += int(chunk.shape[0])
         return replace(
-            self, chunks=tuple(c[s::step] for c, s in zip(self.chunks, starts, strict=True)),
+            self, chunks=tuple(taken),
             target=self.target[::step],
             weight=None if self.weight is None else self.weight[::step],
         )
@@ -88,13 +90,15 @@ class FittedModel(Protocol):
 class Training:
     """How to train: seed, threads, and rounds where the cross-validation has chosen them.
 
-    ``checkpoints`` are this training's own: a long one saves what it has there.
+    ``checkpoints`` are this training's own: a long one saves what it has there. ``spill`` is
+    the folder for what does not fit into memory; None where all of it does.
     """
 
     seed: int = 0
     threads: int = 1
     rounds: int | None = None
     checkpoints: Checkpoints = NOWHERE
+    spill: Path | None = None
 
 
 class Model(Protocol):
@@ -102,6 +106,8 @@ class Model(Protocol):
 
     kind: ClassVar[str]
     needs: ClassVar[Needs]
+    streams: ClassVar[bool]
+    """Whether it learns chunk by chunk, without the whole matrix in memory."""
 
     def __init__(self, params: Mapping[str, Any]) -> None: ...
 

@@ -56,7 +56,7 @@ def boost(
 
     watched = [] if valid is None else [(valid, "valid")]
     booster = xgboost.Booster(params, [train, *(m for m, _ in watched)])
-    resumable = params.get("booster", "gbtree") != "gblinear"  # its updaters keep a state, too
+    resumable = params.get("booster", "gbtree") == "gbtree"  # others keep a state of their own
     losses: list[float] = []
     metric, first, over = "", 0, False
     saved = checkpoints.load("rounds")

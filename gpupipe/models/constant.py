@@ -29,6 +29,7 @@ class Constant:
 
     kind: ClassVar[str]
     needs: ClassVar[Needs] = "anything"
+    streams: ClassVar[bool] = True
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         check_params("constant", params, set())

@@ -40,6 +40,7 @@ class Linear:
 
     kind: ClassVar[str]
     needs: ClassVar[Needs] = "numbers"
+    streams: ClassVar[bool] = False
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         check_params("linear", params, set(DEFAULTS))

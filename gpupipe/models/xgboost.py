@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gpupipe.checkpoints import temporary_name
 from gpupipe.engine import machine
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
+from gpupipe.engine.memory import PAGE_ROWS
 from gpupipe.errors import ConfigError
 from gpupipe.models.base import (
     LIBRARIES,
@@ -115,6 +118,7 @@ class XGBoost:
 
     kind: ClassVar[str]
     needs: ClassVar[Needs] = "anything"
+    streams: ClassVar[bool] = True
     library = staticmethod(library)
 
     def __init__(self, params: Mapping[str, Any]) -> None:
@@ -155,8 +159,8 @@ class XGBoost:
         if target.task == "multiclass":
             native["num_class"] = len(target.classes)
         try:
-            data = _quantised(train, native, None)
-            watched = None if valid is None else _quantised(valid, native, data)
+            data = _quantised(train, native, None, how.spill)
+            watched = None if valid is None else _quantised(valid, native, data, how.spill)
             booster, losses, metric = boost(native, data, watched, int(rounds), Patience(
                 patience, self._least_gain(valid, target)), how.checkpoints)
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
@@ -229,17 +233,17 @@ def _chunks() -> Any:
     class Chunks(library().DataIter):  # type: ignore[misc]
         """Hands a matrix to XGBoost chunk by chunk, so that it is never copied whole."""
 
-        def __init__(self, matrix: Matrix) -> None:
+        def __init__(self, matrix: Matrix, prefix: str | None) -> None:
             self.matrix = matrix
-            self.at = 0
-            self.row = 0
             self.types = ["c" if c else "q" for c in matrix.categorical]
-            super().__init__()
+            self.row = 0
+            super().__init__(cache_prefix=prefix)
+            self.reset()
 
         def next(self, input_data: Any) -> bool:
-            if self.at == len(self.matrix.chunks):
+            chunk = next(self.chunks, None)
+            if chunk is None:
                 return False
-            chunk = self.matrix.chunks[self.at]
             rows = slice(self.row, self.row + int(chunk.shape[0]))
             weight = self.matrix.weight
             input_data(
@@ -247,18 +251,20 @@ def _chunks() -> Any:
                 weight=None if weight is None else weight[rows].astype("float32"),
                 feature_types=self.types,
             )
-            self.at += 1
             self.row = rows.stop
             return True
 
         def reset(self) -> None:
-            self.at = self.row = 0
+            self.chunks = iter(self.matrix.chunks if self.cache_prefix is None
+                               else pages(self.matrix.chunks))
+            self.row = 0
 
     return Chunks
 
 
 def _quantised(
-    matrix: Matrix, params: dict[str, Any], reference: xgboost.QuantileDMatrix | None
+    matrix: Matrix, params: dict[str, Any], reference: xgboost.QuantileDMatrix | None,
+    spill: Path | None,
 ) -> xgboost.QuantileDMatrix:
     """The matrix in bins: those of ``reference``, else of its own quantiles.
 
@@ -268,11 +274,25 @@ def _quantised(
     """
     step = matrix.rows // CUT_ROWS
     if reference is None and step >= 4 and not any(matrix.categorical):
-        reference = _quantised(matrix.every(step), params, None)
-    return library().QuantileDMatrix(
-        _chunks()(matrix), max_bin=int(params["max_bin"]), ref=reference,
-        nthread=params["nthread"], enable_categorical=True,
-    )
+        reference = _quantised(matrix.every(step), params, None, None)
+    shared = {"max_bin": int(params["max_bin"]), "ref": reference, "nthread": params["nthread"],
+              "enable_categorical": True}
+    if spill is None:
+        return library().QuantileDMatrix(_chunks()(matrix, None), **shared)
+    prefix = temporary_name(spill / "bins")  # a name for this matrix alone
+    return library().ExtMemQuantileDMatrix(_chunks()(matrix, str(prefix)), **shared)
+
+
+def pages(chunks: Iterable[Array]) -> Iterator[Array]:
+    """The same rows in chunks of about `PAGE_ROWS`: what becomes a page of bins in a file."""
+    waiting: list[Array] = []
+    for chunk in chunks:
+        if waiting and sum(len(c) for c in waiting) + len(chunk) > PAGE_ROWS:
+            yield namespace(chunk).concatenate(waiting)
+            waiting = []
+        waiting.append(chunk)
+    if waiting:
+        yield namespace(waiting[0]).concatenate(waiting)
 
 
 def _loss_of_nothing(y: Array, target: Target) -> float:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from gpupipe.checkpoints import NOWHERE, Checkpoints, digest
 from gpupipe.data.reader import Columns, Reader
 from gpupipe.data.schema import Schema
-from gpupipe.engine.frames import Array, Frames
+from gpupipe.engine.frames import Array, Frames, width_of
 from gpupipe.engine.hashing import hash_strings, mix64
 from gpupipe.errors import DataError
 from gpupipe.stats.moments import Moments
@@ -224,7 +224,7 @@ def _facts(
     answer = None
     if target is not None:
         codes, levels = fx.factorize(batch[target])
-        answer = (fx.to_host(codes).astype(np.int64), levels)
+        answer = (fx.to_host(codes).astype(width_of(-1, len(levels))), levels)
     return RowFacts(
         key=fx.to_host(row_hash(batch, key, fx)),
         group=fx.to_host(row_hash(batch, group, fx)) if group else None,
@@ -259,7 +259,8 @@ def _joined(facts: Sequence[RowFacts]) -> RowFacts:
         for f in facts:
             assert f.target is not None
             levels, position = union(levels, f.target[1])
-            codes.append(np.append(position, -1)[f.target[0]])
+            position = np.append(position, -1).astype(width_of(-1, len(levels)))
+            codes.append(position[f.target[0]])
         target = (np.concatenate(codes), levels)
     return RowFacts(together("key"), together("group"), together("time"), together("weight"),
                     target)

@@ -41,7 +41,10 @@ class View:
 
 @dataclass(frozen=True)
 class PartRows:
-    """The rows of one part: bucket (uint8), target and weight, each ``[n]`` or None."""
+    """The rows of one part: bucket (uint8), target and weight, each ``[n]`` or None.
+
+    Class codes are as narrow as they can be: they are kept for every row.
+    """
 
     bucket: np.ndarray
     target: np.ndarray | None = None
@@ -74,10 +77,15 @@ class Rowed:
             batch = Batch(read, None, fx)
             where = slice(start, start + len(batch))
             start = where.stop
-            target = None if mine.target is None else fx.to_device(mine.target[where])
+            target = None if mine.target is None else fx.to_device(_wide(mine.target[where]))
             bucket = fx.to_device(mine.bucket[where]).astype("int64")
             batch.rows = Rows(bucket, self.buckets, target)
             yield batch, where
+
+
+def _wide(target: np.ndarray) -> np.ndarray:
+    """Class codes as int64; values as they are."""
+    return target if target.dtype.kind == "f" else target.astype(np.int64)
 
 
 @dataclass

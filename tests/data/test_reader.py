@@ -8,6 +8,7 @@ import pytest
 from gpupipe.data.ingest import ingest
 from gpupipe.data.reader import Reader
 from gpupipe.engine.local import LocalEngine
+from gpupipe.engine.memory import Memory
 
 ROWS = 1_000
 
@@ -68,7 +69,7 @@ def test_shared_columns_have_one_dictionary_and_the_same_values(dataset):
 
 
 def test_what_does_not_fit_is_streamed(dataset):
-    reader = Reader(dataset, LocalEngine(1, keep_bytes=100))
+    reader = Reader(dataset, LocalEngine(1, memory=Memory(100, 1, 100)))
     assert not reader.keep(["f", "s"])
     for _ in range(3):
         read_all(reader, ["f", "s"])

@@ -10,10 +10,11 @@ import pytest
 import xgboost
 from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 
+from gpupipe.checkpoints import Checkpoints
 from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.models import MODELS, FittedModel, Matrix, Training, model_of
-from gpupipe.models.xgboost import DEFAULTS, OBJECTIVES, PARAMETERS
+from gpupipe.models.xgboost import DEFAULTS, OBJECTIVES, PARAMETERS, pages
 from gpupipe.steps import Target
 
 TARGETS = {
@@ -211,7 +212,8 @@ def test_linear_hands_on_what_scikit_learn_refuses():
 
 
 def plain(train: Matrix, task: str, rounds: int, **params) -> xgboost.Booster:
-    native = {**DEFAULTS, **params, "seed": 3, "nthread": 2, "objective": OBJECTIVES[task]}
+    native = {**DEFAULTS, **params, "seed": 3, "nthread": 2, "objective": OBJECTIVES[task],
+              "seed_per_iteration": True}
     if task == "multiclass":
         native["num_class"] = 3
     native["colsample_bytree"] = 1.0  # every feature, where there are few
@@ -298,6 +300,58 @@ def test_xgboost_stops_early_at_the_validation_part_and_keeps_its_curve():
     first = predict(model, valid)
     few = np.concatenate([model.predict(c, 3) for c in valid.chunks])
     assert (first != few).any()
+
+
+class Killed(BaseException):
+    """What ends a training in the middle."""
+
+
+@each_task
+@pytest.mark.parametrize("params", [
+    {"subsample": 0.7, "colsample_bytree": 0.5, "colsample_bylevel": 0.5, "n_estimators": 80},
+    {"num_parallel_tree": 2, "subsample": 0.5, "n_estimators": 60}, {"early_stopping_rounds": 60},
+], ids=str)
+def test_a_killed_training_goes_on_to_the_very_same_model(task, params, tmp_path, monkeypatch):
+    train, valid = problem(task), problem(task, 400, seed=1)
+    model = model_of("xgboost", {"learning_rate": 0.1, **params})
+    whole = model.fit(train, valid, TARGETS[task], Training(3, 2))
+    monkeypatch.setattr("gpupipe.checkpoints.SAVE_SECONDS", 0.0)
+    how = Training(3, 2, checkpoints=Checkpoints(tmp_path).given(data="d"))
+    save, saved = Checkpoints.save, []
+
+    def save_and_die(self, kind, value):
+        save(self, kind, value)
+        saved.append(value["rounds"])
+        raise Killed
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_die)
+    for _ in range(2):  # killed at round 25, and again at round 50
+        with pytest.raises(Killed):
+            model.fit(train, valid, TARGETS[task], how)
+    monkeypatch.setattr(Checkpoints, "save", save)
+    resumed = model.fit(train, valid, TARGETS[task], how)
+    assert saved == [25, 50]
+    assert resumed.payload() == whole.payload()
+    assert resumed.curve == whole.curve
+
+
+def test_xgboost_learns_the_same_quality_from_bins_in_files(tmp_path):
+    train = problem("binary", 1200, chunks=5)
+    whole = predict(fit("xgboost", "binary", train), train)
+    how = Training(3, 2, spill=tmp_path)
+    spilled = model_of("xgboost", {"n_estimators": 20}).fit(train, None, TARGETS["binary"], how)
+    log_loss = [-np.log(np.where(train.target == 1, p, 1 - p)).mean()
+                for p in (whole, predict(spilled, train))]
+    assert abs(log_loss[0] - log_loss[1]) < 0.02
+
+
+def test_pages_hold_the_rows_of_the_chunks_in_order(monkeypatch):
+    monkeypatch.setattr("gpupipe.models.xgboost.PAGE_ROWS", 10)
+    rows = np.arange(57, dtype=np.float32).reshape(-1, 1)
+    chunks = np.split(rows, [4, 8, 9, 30, 31, 38])
+    made = list(pages(chunks))
+    np.testing.assert_array_equal(np.concatenate(made), rows)
+    assert len(made) < len(chunks) and all(len(p) <= 10 or len(p) in (19, 21) for p in made)
 
 
 def test_xgboost_trains_as_many_rounds_as_were_asked_for():
