@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpupipe.config import PipelineConfig
-from gpupipe.data.dataset import Dataset
-from gpupipe.data.split import CROSSFIT
+from gpupipe.checkpoints import Checkpoints
 from gpupipe.engine.choose import Choice
-from gpupipe.steps.graph import Graph
+from gpupipe.engine.memory import Layout
+from gpupipe.models import Training
+from gpupipe.steps.graph import Graph, feature_names
+from gpupipe.steps.scan import Unscanned, learn
+from gpupipe.training import Prepared, best_round, manner, model_scope
 
-LIBRARIES_BYTES = 290 << 20
-"""What Python and the libraries hold before any data (measured)."""
-STATE_BYTES = 600 << 10
-"""A column's histogram and sums, in each worker and merged (measured)."""
+
+@dataclass(frozen=True)
+class Saved:
+    """A stage of a run, and whether an earlier run has done it; ``why`` if not."""
+
+    stage: str
+    cached: bool
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,8 @@ class Plan:
     ----------
     scans : what each pass over the data learns.
     features : columns of the model's matrix, as far as is known before levels are counted.
-    memory_bytes : the predicted peak.
+    layout : what is kept in memory, and the predicted peak.
+    stages : which stages are done already.
     """
 
     choice: Choice
@@ -35,27 +42,40 @@ class Plan:
     scans: list[list[str]]
     steps: list[str]
     trainings: int
-    memory_bytes: int
+    layout: Layout
+    stages: tuple[Saved, ...] = ()
 
     def lines(self) -> list[str]:
         """The plan in words."""
-        passes = len(self.scans) + 1 + self.trainings
         text = [
             f"{self.rows:,} rows x {self.columns} columns",
             f"device {self.choice.device} ({self.choice.why}), engine {self.choice.kind}, "
             f"{self.choice.workers} workers, batches of {self.choice.batch_rows:,} rows",
-            f"{passes} passes: a profile, {len(self.scans)} to learn, {self.trainings} to train",
+            f"learns in {len(self.scans) + 1} scans: a profile, and {len(self.scans)} for the "
+            f"steps; trains {self.trainings} {'model' if self.trainings == 1 else 'models'}",
         ]
         text += [f"step {i}: {s}" for i, s in enumerate(self.steps, 1)]
         text += [f"scan {i} learns {_short(s)}" for i, s in enumerate(self.scans, 1)]
-        text.append(f"predicted peak memory {self.memory_bytes / 2**20:,.0f} MiB")
+        kept = "kept in memory between scans" if self.layout.keep else "read again for every scan"
+        matrix = {"memory": "in memory", "streamed": "streamed, made anew for every pass"}
+        bins = {"memory": "in memory", "disk": "in files"}
+        text.append(f"columns {kept}, matrix {matrix[self.layout.matrix]}, bins "
+                    f"{bins[self.layout.bins]}")
+        text.append(f"predicted peak memory {self.layout.why}")
+        by_state: dict[str, list[str]] = {}
+        for s in self.stages:
+            by_state.setdefault("done by an earlier run" if s.cached else f"to do ({s.why})",
+                                []).append(s.stage)
+        text += [f"{state}: {'; '.join(names)}" for state, names in by_state.items()]
         return text
 
     def to_json(self) -> dict[str, Any]:
         return {
             **self.choice.to_json(), "rows": self.rows, "columns": self.columns,
             "features": self.features, "scans": self.scans, "steps": self.steps,
-            "trainings": self.trainings, "memory_bytes": self.memory_bytes,
+            "trainings": self.trainings, "memory_bytes": self.layout.peak,
+            "layout": self.layout.to_json(),
+            "stages": [{"stage": s.stage, "cached": s.cached, "why": s.why} for s in self.stages],
         }
 
 
@@ -64,18 +84,56 @@ def _short(names: list[str]) -> str:
 
 
 def make_plan(
-    config: PipelineConfig, dataset: Dataset, choice: Choice, graph: Graph, rows: int
+    choice: Choice, graph: Graph, rows: int, columns: int, folds: int, layout: Layout,
+    stages: tuple[Saved, ...] = (),
 ) -> Plan:
     """The plan for a pipeline whose features are bound."""
-    width = len(graph.outputs)
-    batch = min(rows, choice.batch_rows) * (8 * len(graph.raw) + 12 * width) * 2
-    folds = config.split.folds or CROSSFIT
-    matrix = rows * width * 4
-    # XGBoost keeps a byte or two a cell for the bins, twice, and 20 bytes a row.
-    trained = rows * (3 * width + 20)
-    states = STATE_BYTES * len(graph.raw) * (choice.workers + 1) + folds * (1 << 20)
-    facts = rows * (8 + 8 + 1 + 8)
-    peak = LIBRARIES_BYTES + batch * choice.workers + matrix + trained + states + facts
     steps = [f"{s.name} on {_short(list(i))}" for s, i, _ in graph.stages if i]
-    return Plan(choice, rows, len(dataset.schema.fields), width, graph.levels(), steps,
-                (config.split.folds + 1), int(peak))
+    return Plan(choice, rows, columns, len(graph.outputs), graph.levels(), steps, folds + 1,
+                layout, stages)
+
+
+def plan_of(ready: Prepared, choice: Choice) -> Plan:
+    """The plan for a pipeline of which nothing is learned yet, and what of it is done already."""
+    graph = ready.graphs[0]
+    stages, width = saved_stages(ready)
+    return make_plan(choice, graph, ready.profile.rows, len(ready.reader.dataset.schema.fields),
+                     len(ready.split.folds), ready.layout(width), stages)
+
+
+def saved_stages(ready: Prepared) -> tuple[tuple[Saved, ...], int]:
+    """Which stages earlier runs on the same data have done; and the matrix's width so far known."""
+    found = [Saved("profile", True)]  # whoever prepared has it now
+    width = len(ready.graphs[0].outputs)
+    try:
+        fitted, knowledge = learn(ready.graphs, ready.views, ready.rowed, ready.profile.states,
+                                  None, ready.checkpoints, scanning=False)
+    except Unscanned as unscanned:
+        found += [Saved(f"scan {i}", True) for i in range(1, unscanned.number)]
+        return (*found, Saved(f"scan {unscanned.number}", False, unscanned.why)), width
+    found += [Saved(f"scan {i}", True) for i, _ in enumerate(knowledge.scans, 1)]
+    width = len(feature_names(ready.graphs[0], fitted[0][0]))
+    how = manner(ready.config, ready.reader.engine)
+    for c, candidate in enumerate(ready.candidates):
+        curves = []
+        for k, part in enumerate(ready.split.folds):
+            scope = model_scope(ready.checkpoints, candidate, fitted[c][k + 1],
+                                (part.train, part.valid), how)
+            found.append(_saved(f"{candidate.name}, fold {k + 1}", scope))
+            curves.append(scope.load("model")["curve"] if found[-1].cached else None)
+        last = f"{candidate.name}, final"
+        if not all(s.cached for s in found[len(found) - len(curves):]):
+            found.append(Saved(last, False, "follows from the folds"))
+            continue
+        whole = Training(how.seed, how.threads, best_round(curves))
+        found.append(_saved(last, model_scope(ready.checkpoints, candidate, fitted[c][0],
+                                              (ready.split.train,), whole)))
+    return tuple(found), width
+
+
+def _saved(name: str, scope: Checkpoints) -> Saved:
+    if scope.has("model"):
+        return Saved(name, True)
+    begun = scope.load("rounds")
+    return Saved(name, False, scope.missing("model") if begun is None
+                 else f"goes on after {begun['rounds']} rounds")

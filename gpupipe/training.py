@@ -21,13 +21,13 @@ from gpupipe.config import PipelineConfig
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.reader import Reader
 from gpupipe.data.split import Split
-from gpupipe.engine.hashing import mix64
 from gpupipe.engine.local import LocalEngine
 from gpupipe.engine.machine import release_memory
 from gpupipe.engine.memory import MIB, Layout
 from gpupipe.errors import ConfigError, EnvironmentFault
 from gpupipe.features import bind_features, default_notes, default_steps, steps_of
 from gpupipe.fingerprint import fingerprint
+from gpupipe.matrices import Ask, Source, matrices, predict_chunks
 from gpupipe.models import FittedModel, Matrix, Model, Training, model_of
 from gpupipe.rows import (
     check_columns,
@@ -39,7 +39,7 @@ from gpupipe.rows import (
     split_rows,
 )
 from gpupipe.steps import Feature, Step, Target
-from gpupipe.steps.graph import Batch, Fitted, Graph, feature_names, matrix
+from gpupipe.steps.graph import Fitted, Graph, feature_names
 from gpupipe.steps.passes import stage
 from gpupipe.steps.profile import Profile, take_profile
 from gpupipe.steps.scan import Knowledge, Rowed, View, learn
@@ -143,16 +143,40 @@ class Trained:
         )
 
 
-def train(
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known before anything is learned: rows with their buckets, graphs, views.
+
+    ``checkpoints`` are those of what follows from the split.
+    """
+
+    config: PipelineConfig
+    reader: Reader
+    profile: Profile
+    target: Target
+    split: Split
+    rowed: Rowed
+    candidates: list[Candidate]
+    views: list[View]
+    notes: list[str]
+    checkpoints: Checkpoints
+
+    @property
+    def graphs(self) -> list[Graph]:
+        return [c.graph for c in self.candidates]
+
+    def layout(self, width: int) -> Layout:
+        """How a matrix of so many features, and its bins, will lie."""
+        dataset, memory = self.reader.dataset, self.reader.engine.memory
+        return memory.lay_out(dataset.rows, [f.dtype for f in dataset.schema], width,
+                              len(self.split.folds), self.candidates[0].model.streams)
+
+
+def prepare(
     config: PipelineConfig, dataset: Dataset, engine: LocalEngine, *, progress: Any = None,
     baselines: bool = True, timings: Timings | None = None, checkpoints: Checkpoints = NOWHERE,
-    scratch: Path | None = None,
-) -> Trained:
-    """Train the model of ``config`` and its baselines on ``dataset``.
-
-    What ``checkpoints`` hold of the same data, steps and parameters is not done again. What
-    does not fit into memory goes to files under ``scratch``, or the system's temporary folder.
-    """
+) -> Prepared:
+    """Check the pipeline against its data, profile it, split it and bind its features."""
     timings = timings or Timings()
     model = _model(config, config.model.kind, config.model.params)
     own_steps = steps_of(config)
@@ -169,7 +193,6 @@ def train(
     check_metrics(config, target)
     with timings.stage("split", dataset.rows):
         split, rows = split_rows(config, profile, target)
-    rowed = Rowed(reader, rows, split.buckets)
     features = raw_features(config, dataset)
     candidates = [Candidate("model", model, _graph(config, own_steps, features, profile, model,
                                                    target))]
@@ -183,37 +206,47 @@ def train(
         candidates.append(Candidate(kind, baseline, graph, BASELINE_ROWS))
     views = [View("final", split.train)]
     views += [View(f"fold {i}", f.train) for i, f in enumerate(split.folds, 1)]
-    checkpoints = split_scope(checkpoints, config)
+    return Prepared(config, reader, profile, target, split, Rowed(reader, rows, split.buckets),
+                    candidates, views, notes, split_scope(checkpoints, config))
+
+
+def train(
+    config: PipelineConfig, dataset: Dataset, engine: LocalEngine, *, progress: Any = None,
+    baselines: bool = True, timings: Timings | None = None, checkpoints: Checkpoints = NOWHERE,
+    scratch: Path | None = None,
+) -> Trained:
+    """Train the model of ``config`` and its baselines on ``dataset``.
+
+    What ``checkpoints`` hold of the same data, steps and parameters is not done again. What
+    does not fit into memory goes to files under ``scratch``, or the system's temporary folder.
+    """
+    timings = timings or Timings()
+    ready = prepare(config, dataset, engine, progress=progress, baselines=baselines,
+                    timings=timings, checkpoints=checkpoints)
     with timings.stage("learn the steps", dataset.rows):
-        fitted, knowledge = learn(
-            [c.graph for c in candidates], views, rowed, profile.states, progress, checkpoints
-        )
-    learned = fingerprint(profile, split, rows, [c.graph for c in candidates], fitted)
-    layout = _layout(candidates[0], fitted[0][0], dataset, engine, len(split.folds))
+        fitted, knowledge = learn(ready.graphs, ready.views, ready.rowed, ready.profile.states,
+                                  progress, ready.checkpoints)
+    learned = fingerprint(ready.profile, ready.split, ready.rowed.rows, ready.graphs, fitted)
+    layout = ready.layout(len(feature_names(ready.graphs[0], fitted[0][0])))
+    check_fits(layout)
     if not layout.keep:
-        reader.keep_only(())
-    trained = Trained(config, dataset, profile, split, target, rowed, knowledge, {}, notes,
-                      timings, learned, layout)
+        ready.reader.keep_only(())
+    trained = Trained(config, dataset, ready.profile, ready.split, ready.target, ready.rowed,
+                      knowledge, {}, ready.notes, timings, learned, layout)
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
-        _train_all(trained, candidates, fitted, checkpoints, Path(folder), progress)
+        _train_all(trained, ready.candidates, fitted, ready.checkpoints, Path(folder), progress)
     return trained
 
 
-def _layout(
-    candidate: Candidate, fitted: Fitted, dataset: Dataset, engine: LocalEngine, folds: int
-) -> Layout:
-    """How matrix and bins will lie. EnvironmentFault where no way comes near what may be taken."""
-    width = len(feature_names(candidate.graph, fitted))
-    layout = engine.memory.lay_out(dataset.rows, [f.dtype for f in dataset.schema], width, folds,
-                                   candidate.model.streams)
+def check_fits(layout: Layout) -> None:
+    """EnvironmentFault where no layout comes near what may be taken."""
     if layout.peak > TOLERANCE * layout.limit:
         raise EnvironmentFault(
             f"training takes about {layout.peak / MIB:,.0f} MiB here, and may take "
             f"{layout.limit / MIB:,.0f}",
-            hint=f"set engine.memory to {layout.peak / MIB:,.0f}MiB or more, or engine.batch_rows "
+            hint=f"set engine.memory to {layout.peak / MIB:.0f}MiB or more, or engine.batch_rows "
             "or engine.workers lower",
         )
-    return layout
 
 
 def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints:
@@ -244,9 +277,15 @@ def _train_all(
 ) -> None:
     split, timings, target = trained.split, trained.timings, trained.target
     spill = scratch if trained.layout.bins == "disk" else None
-    how = Training(trained.config.seed, trained.rowed.engine.workers, spill=spill)
+    how = replace(manner(trained.config, trained.rowed.engine), spill=spill)
+    source = Source(trained.rowed, tuple(f.key for f in trained.profile.facts),
+                    trained.layout.matrix == "streamed")
     folds: list[list[FittedModel]] = [[] for _ in candidates]
-    matrices: list[list[Matrix]] = [[] for _ in candidates]
+    judged_by: list[list[Matrix]] = [[] for _ in candidates]
+
+    def asks(learned: Sequence[Fitted]) -> list[Ask]:
+        return [Ask(c.graph, f, c.limit) for c, f in zip(candidates, learned, strict=True)]
+
     total = (len(split.folds) + 1) * len(candidates)
     with stage(progress, "train", total, "models") as advance:
         for k, part in enumerate(split.folds):
@@ -255,24 +294,24 @@ def _train_all(
                       for c, f in zip(candidates, own, strict=True)]
             known = [s.load("model") for s in scopes]
             with timings.stage(f"fold {k + 1} matrix", trained.dataset.rows):
-                pairs = _matrices(trained, candidates, own, part.train, part.valid,
-                                  [k is None for k in known])
+                pairs = matrices(source, asks(own), part.train, part.valid,
+                                 [k is None for k in known])
             with timings.stage(f"fold {k + 1}"):
                 for c, candidate in enumerate(candidates):
                     learned, judged = pairs[c]
                     folds[c].append(_fitted(candidate, known[c], learned, judged, target,
                                             replace(how, checkpoints=scopes[c])))
-                    matrices[c].append(judged)
+                    judged_by[c].append(judged)
                     pairs[c] = (judged, judged)  # the training matrix is not needed any more
                     advance(1)
-        rounds = [_best_round(f) for f in folds]
+        rounds = [best_round([m.curve for m in f]) for f in folds]
         manners = [replace(how, rounds=r) for r in rounds]
         scopes = [model_scope(checkpoints, c, f[0], (split.train,), m)
                   for c, f, m in zip(candidates, fitted, manners, strict=True)]
         known = [s.load("model") for s in scopes]
         with timings.stage("final matrix", trained.dataset.rows):
-            pairs = _matrices(trained, candidates, [f[0] for f in fitted], split.train,
-                              split.holdout, [k is None for k in known], last=True)
+            pairs = matrices(source, asks([f[0] for f in fitted]), split.train, split.holdout,
+                             [k is None for k in known], last=True)
         with timings.stage("final training"):
             for c, candidate in enumerate(candidates):
                 learned, judged = pairs[c]
@@ -283,10 +322,15 @@ def _train_all(
                 trained.outcomes[candidate.name] = Outcome(
                     candidate, fitted[c][0], final,
                     predict_chunks(final, judged) if split.holdout else None,
-                    _out_of_fold(trained, folds[c], matrices[c], rounds[c]) if folds[c] else None,
+                    _out_of_fold(trained, folds[c], judged_by[c], rounds[c]) if folds[c] else None,
                     [f.curve for f in folds[c] if f.curve], rounds[c],
                 )
                 advance(1)
+
+
+def manner(config: PipelineConfig, engine: LocalEngine) -> Training:
+    """How the models of a pipeline are trained."""
+    return Training(config.seed, engine.workers)
 
 
 def _fitted(
@@ -304,15 +348,15 @@ def _fitted(
     return model
 
 
-def _best_round(folds: Sequence[FittedModel]) -> int | None:
+def best_round(found: Sequence[dict[str, Any] | None]) -> int | None:
     """The round at which the mean validation loss of all folds is least.
 
     One number chosen on all folds together: the folds' own predictions stay honest, which
     they would not be if each fold stopped where its own validation rows like it best. A fold
     that stopped early keeps its last loss.
     """
-    curves = [f.curve["valid"] for f in folds if f.curve]
-    if not curves or len(curves) < len(folds):
+    curves = [c["valid"] for c in found if c]
+    if not curves or len(curves) < len(found):
         return None
     longest = max(len(c) for c in curves)
     carried = [[*c, *[c[-1]] * (longest - len(c))] for c in curves]
@@ -320,142 +364,18 @@ def _best_round(folds: Sequence[FittedModel]) -> int | None:
 
 
 def _out_of_fold(
-    trained: Trained, folds: Sequence[FittedModel], matrices: Sequence[Matrix], rounds: int | None
+    trained: Trained, folds: Sequence[FittedModel], judged: Sequence[Matrix], rounds: int | None
 ) -> np.ndarray:
     """Predictions for every row that a fold judged, in row order."""
     number = trained.fold_of_rows()
     out: np.ndarray | None = None
-    for k, (model, judged) in enumerate(zip(folds, matrices, strict=True)):
-        scores = predict_chunks(model, judged, rounds)
+    for k, (model, rows) in enumerate(zip(folds, judged, strict=True)):
+        scores = predict_chunks(model, rows, rounds)
         if out is None:
             out = np.empty((len(number), *scores.shape[1:]))
         out[number == k] = scores
     assert out is not None
     return out
-
-
-def predict_chunks(model: FittedModel, rows: Matrix, rounds: int | None = None) -> np.ndarray:
-    """A model's predictions for a matrix, on the host."""
-    return np.concatenate([np.asarray(model.predict(c, rounds)) for c in rows.chunks])
-
-
-def _matrices(
-    trained: Trained, candidates: Sequence[Candidate], fitted: Sequence[Fitted],
-    train_buckets: Sequence[int], judged_buckets: Sequence[int], learning: Sequence[bool],
-    last: bool = False,
-) -> list[tuple[Matrix, Matrix]]:
-    """For each candidate its training matrix and the judged one, in one pass over the table.
-
-    A candidate that is not ``learning`` gets a training matrix without rows. Where the layout
-    says so, matrices are streamed: made anew for each pass over them, but for small samples.
-    """
-    streamed = trained.layout.matrix == "streamed"
-    wanted = []
-    for c, learns in enumerate(learning):
-        share = _sample_share(trained, candidates[c].limit, train_buckets)
-        wanted.append((_Wanted(trained, candidates[c].graph, fitted[c], tuple(train_buckets),
-                               share if learns else 0.0),
-                       _Wanted(trained, candidates[c].graph, fitted[c], tuple(judged_buckets))))
-    held = [w for pair in wanted for w in pair if w.share < 1 or not streamed]
-    chunks = _held(trained, [w for w in held if w.share > 0], last and not streamed)
-    return [
-        (left.matrix(chunks.get(id(left), () if left in held else None)),
-         right.matrix(chunks.get(id(right), () if right in held else None)))
-        for left, right in wanted
-    ]
-
-
-@dataclass(frozen=True, eq=False)
-class _Wanted:
-    """A matrix: the features of the rows in some buckets, or of a sample of them.
-
-    Iterated over, it makes its chunks from the table, in row order, the next ones ahead.
-    """
-
-    trained: Trained
-    graph: Graph
-    fitted: Fitted
-    buckets: tuple[int, ...]
-    share: float = 1.0
-
-    def rows(self, index: int) -> np.ndarray:
-        """Which rows of a part: bool."""
-        bucket = self.trained.rowed.rows[index].bucket
-        return np.isin(bucket, list(self.buckets)) & _sampled(self.trained, index, self.share)
-
-    def of(self, batch: Batch, rows: np.ndarray) -> Any:
-        """The features of some rows of a batch."""
-        values = matrix(self.graph, self.fitted, batch)
-        return values if rows.all() else values[rows]
-
-    def __iter__(self) -> Iterator[Any]:
-        rowed = self.trained.rowed
-
-        def part(index: int) -> list[Any]:
-            rows = self.rows(index)
-            if not rows.any():
-                return []
-            return [self.of(batch, rows[where])
-                    for batch, where in rowed.batches(index, self.graph.raw)]
-
-        for chunks in rowed.engine.ordered(part, range(len(rowed.rows))):
-            yield from (c for c in chunks if len(c))
-
-    def matrix(self, chunks: Sequence[Any] | None) -> Matrix:
-        """The matrix of these chunks; of this stream where there are none."""
-        target, weight = _rows_of(self.trained, self.buckets, self.share)
-        names = feature_names(self.graph, self.fitted)
-        return Matrix(self if chunks is None else tuple(chunks), target, weight,
-                      tuple(n for n, _ in names), tuple(k for _, k in names))
-
-
-def _held(trained: Trained, wanted: Sequence[_Wanted], last: bool) -> dict[int, list[Any]]:
-    """The chunks of several matrices, in memory, from one pass over the table."""
-    if not wanted:
-        return {}
-    rowed = trained.rowed
-    columns = list(dict.fromkeys(c for w in wanted for c in w.graph.raw))
-
-    def part(index: int) -> list[list[Any]]:
-        rows = [w.rows(index) for w in wanted]
-        out: list[list[Any]] = [[] for _ in wanted]
-        for batch, where in rowed.batches(index, columns, last):
-            for w, mine, chunks in zip(wanted, rows, out, strict=True):
-                if mine[where].any():
-                    chunks.append(w.of(batch, mine[where]))
-        if last:
-            release_memory()  # of the part's columns, before the next part needs as much
-        return out
-
-    parts = dict(rowed.engine.map(part, range(len(rowed.rows))))
-    return {id(w): [chunk for i in sorted(parts) for chunk in parts[i][at]]
-            for at, w in enumerate(wanted)}
-
-
-def _sample_share(trained: Trained, limit: int | None, buckets: Sequence[int]) -> float:
-    n = sum(int(np.isin(r.bucket, list(buckets)).sum()) for r in trained.rowed.rows)
-    return 1.0 if limit is None or n <= limit else limit / n
-
-
-def _sampled(trained: Trained, index: int, share: float) -> np.ndarray:
-    """Which rows of a part are in the sample: a function of their key hash alone."""
-    key = trained.profile.facts[index].key
-    if share in (0, 1):
-        return np.full(len(key), share == 1)
-    return (mix64(key ^ np.uint64(0x5851F42D4C957F2D), np) >> np.uint64(32)) < share * 2**32
-
-
-def _rows_of(
-    trained: Trained, buckets: Sequence[int], share: float
-) -> tuple[np.ndarray, np.ndarray | None]:
-    targets, weights = [], []
-    for i, r in enumerate(trained.rowed.rows):
-        mask = np.isin(r.bucket, list(buckets)) & _sampled(trained, i, share)
-        assert r.target is not None
-        targets.append(r.target[mask])
-        if r.weight is not None:
-            weights.append(r.weight[mask])
-    return np.concatenate(targets), np.concatenate(weights) if weights else None
 
 
 def _graph(

@@ -29,20 +29,17 @@ from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.console import reading
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.ingest import ingest
-from gpupipe.data.reader import Reader
-from gpupipe.engine.choose import Choice, choose
+from gpupipe.engine.choose import choose
 from gpupipe.engine.machine import peak_memory
 from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.evaluate.report import render_report
-from gpupipe.features import bind_features, default_steps, steps_of
 from gpupipe.judging import headline, judge, read_column, slices
-from gpupipe.models import load_ahead, model_of
-from gpupipe.plan import Plan, make_plan
+from gpupipe.models import load_ahead
+from gpupipe.plan import Plan, make_plan, plan_of
 from gpupipe.record import config_source, contents_of, manifest_of, report_of, states_of
-from gpupipe.rows import check_columns, check_metrics, dropped, find_target, raw_features
+from gpupipe.rows import dropped
 from gpupipe.scoring import evaluate, predict
-from gpupipe.steps.profile import take_profile
-from gpupipe.training import Timings, Trained, train
+from gpupipe.training import Timings, Trained, prepare, train
 
 __all__ = [
     "Plan", "RunResult", "check", "evaluate", "fingerprint", "plan", "predict", "run", "show",
@@ -100,8 +97,8 @@ def run(
     with _scratch(runs / ".cache") as scratch:
         trained = train(config, dataset, choice.engine(), progress=progress, timings=timings,
                         checkpoints=checkpoints, scratch=scratch)
-    planned = make_plan(config, dataset, choice, trained.model.candidate.graph,
-                        trained.profile.rows)
+    planned = make_plan(choice, trained.model.candidate.graph, dataset.rows,
+                        len(dataset.schema.fields), len(trained.split.folds), trained.layout)
     with timings.stage("evaluate"):
         metrics = judge(trained)
         sliced = slices(trained)
@@ -138,20 +135,25 @@ def run(
 
 
 def plan(config: PipelineConfig, *, progress: Any = None, cache: Path | None = None) -> Plan:
-    """Where and how the pipeline would run. Reads the data's shape; trains nothing."""
-    choice = choose(config.engine)
-    dataset = _ingest(config, cache or Path("runs") / ".cache", None, progress)
-    graph, rows = _bound(config, dataset, choice, progress)
-    return make_plan(config, dataset, choice, graph, rows)
+    """Where and how the pipeline would run, and what earlier runs have done of it already.
+
+    Profiles the data, unless that was done before; learns and trains nothing.
+    """
+    choice, cache = choose(config.engine), cache or Path("runs") / ".cache"
+    dataset = _ingest(config, cache, None, progress)
+    ready = prepare(config, dataset, choice.engine(), progress=progress,
+                    checkpoints=_checkpoints(cache, dataset))
+    return plan_of(ready, choice)
 
 
 def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str]]:
     """What does not fit, or is worth a look, before anything is trained."""
     from gpupipe.inspect import inspect
 
-    choice = choose(config.engine)
-    dataset = _ingest(config, Path("runs") / ".cache", None, progress)
-    _bound(config, dataset, choice, progress)
+    cache = Path("runs") / ".cache"
+    dataset = _ingest(config, cache, None, progress)
+    prepare(config, dataset, choose(config.engine).engine(), progress=progress,
+            checkpoints=_checkpoints(cache, dataset))
     apart = {*dropped(config, dataset), *(config.data.key or ())}
     found = [{"kind": "note", "message": n} for n in dataset.notes]
     for remark in inspect(dataset, config.data.target, progress=progress).remarks:
@@ -225,19 +227,6 @@ def _scratch(cache: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _bound(config: PipelineConfig, dataset: Dataset, choice: Choice, progress: Any) -> Any:
-    """The features of the pipeline bound to the dataset's columns."""
-    check_columns(config, dataset)
-    profile = take_profile(Reader(dataset, choice.engine()), target=config.data.target,
-                           drop=dropped(config, dataset), progress=progress)
-    target, _ = find_target(config, profile)
-    check_metrics(config, target)
-    features, model = raw_features(config, dataset), model_of(config.model.kind,
-                                                              config.model.params)
-    steps = steps_of(config) or default_steps(features, profile, model.needs)
-    return bind_features(config, features, steps, target, profile.constant()), profile.rows
 
 
 def _first_rows(dataset: Dataset) -> pa.Table:

@@ -93,9 +93,10 @@ def check(
 
 @app.command(**_example("gpupipe plan pipeline.yaml"))
 def plan(
-    pipeline: File = Path("pipeline.yaml"), json: Json = False, debug: Debug = False
+    pipeline: File = Path("pipeline.yaml"), runs: Runs = Path("runs"), json: Json = False,
+    debug: Debug = False,
 ) -> Answer:
-    """Say where and how the pipeline would run: device, engine, passes, memory."""
+    """Say where and how the pipeline would run: device, passes, memory, what is done already."""
     from gpupipe.cli import show
     from gpupipe.config import load_config
     from gpupipe.console import bars
@@ -103,7 +104,7 @@ def plan(
     config = load_config(pipeline)
     from gpupipe import workflow  # slow to import: a fault in the file is told first
 
-    planned = workflow.plan(config, progress=bars())
+    planned = workflow.plan(config, progress=bars(), cache=runs / ".cache")
     return Answer(planned.to_json(), lambda: show.lines(planned.lines()))
 
 

@@ -31,6 +31,14 @@ from gpupipe.steps.graph import Batch, Fitted, Graph, Node
 from gpupipe.steps.passes import Key, States, fold, name_of, run_pass, saved_pass, stage
 
 
+class Unscanned(Exception):  # noqa: N818 - an answer, not an error
+    """Pass ``number`` was not made before: ``why``."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(f"scan {number}: {why}")
+        self.number, self.why = number, why
+
+
 @dataclass(frozen=True)
 class View:
     """A training part: the buckets whose rows may be learned from."""
@@ -122,7 +130,7 @@ class StepEvidence:
 def learn(
     graphs: Sequence[Graph], views: Sequence[View], source: Rowed,
     profile: Mapping[Key, State] | None = None, progress: Any = None,
-    checkpoints: Checkpoints = NOWHERE,
+    checkpoints: Checkpoints = NOWHERE, scanning: bool = True,
 ) -> tuple[list[list[Fitted]], Knowledge]:
     """Learn the params of every graph in every view, in as few passes as can be.
 
@@ -130,6 +138,10 @@ def learn(
     -------
     fitted : ``fitted[g][v]`` is what graph ``g`` learned in view ``v``.
     knowledge : which columns each pass read.
+
+    Raises
+    ------
+    Unscanned : where a pass would have to be made, and this is not ``scanning``.
     """
     knowledge = Knowledge(profile or {})
     fitted = [[Fitted() for _ in views] for _ in graphs]
@@ -141,7 +153,7 @@ def learn(
         if not knowledge.wanted:
             knowledge.states.clear()  # what they had to say is in the params
             return fitted, knowledge
-        _scan(source, knowledge, checkpoints, progress)
+        _scan(source, knowledge, checkpoints, progress, scanning)
 
 
 def _advance(graph: Graph, view: View, fitted: Fitted, knowledge: Knowledge) -> None:
@@ -194,7 +206,8 @@ def _foresee(statistic: Statistic, node: Node, fitted: Fitted, knowledge: Knowle
 
 
 def _scan(
-    source: Rowed, knowledge: Knowledge, checkpoints: Checkpoints, progress: Any
+    source: Rowed, knowledge: Knowledge, checkpoints: Checkpoints, progress: Any,
+    scanning: bool,
 ) -> None:
     """One pass over the columns that the wanted statistics come from."""
     wanted = knowledge.wanted
@@ -205,6 +218,10 @@ def _scan(
     if known is not None:
         knowledge.states |= known
         return
+    if not scanning:
+        begun = saved.load("scan-part")
+        raise Unscanned(len(knowledge.scans), saved.missing("scan") if begun is None else
+                        f"goes on after {len(begun['done'])} of {len(source.rows)} parts")
     source.reader.share(list(dict.fromkeys(
         node.raw for (statistic, _), (node, _) in wanted.items()
         if node.made_by is None and isinstance(statistic, ByLevel)
