@@ -3,8 +3,8 @@
     python benchmarks/folds.py --rows 1000000 --features 22
 
 ``shared`` makes one `QuantileDMatrix` of all rows and trains every fold on it with the weights of
-its judged rows set to zero. ``separate`` makes a matrix of each fold's training rows. Both train the
-same trees on the same bins; the AUC of the judged rows is printed for both, and the median seconds.
+its judged rows set to zero. ``separate`` makes a matrix of each fold's training rows. Both train as
+many trees; the AUC of the judged rows is printed for both, and the median seconds.
 """
 
 from __future__ import annotations

@@ -570,14 +570,11 @@ def test_chunks_may_have_dictionaries_of_their_own(keep, batch):
     assert found == expected(TEXT)
 
 
-@pytest.mark.xfail(raises=pa.ArrowInvalid, reason="`tables.fingerprint` combines the chunks "
-                   "before dictionaries with nulls are taken out")
 def test_chunks_may_have_dictionaries_of_their_own_with_nulls():
     table = small_with(TEXT, chunked(["a", "b", "é", None], [None, "é", "b", "a"]), "few")
     assert small_print(table, TEXT) == expected(TEXT)
 
 
-@pytest.mark.xfail(raises=DataError, reason="the cast step casts the whole dictionary")
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("store", ["memory", "parquet"])
 def test_entries_that_no_row_has_are_not_cast(keep, store, tmp_path):
@@ -593,7 +590,6 @@ def test_entries_that_no_row_has_are_not_cast(keep, store, tmp_path):
     assert found("1", "20", "-3", "unused") == found("1", "20", "-3")
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="a vocabulary's limit counts the whole dictionary")
 def test_entries_that_no_row_has_do_not_count_against_a_vocabulary_s_limit():
     def encoded(values: pa.Array) -> pa.Array:
         own = values.dictionary_encode()

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from gpupipe.data.casts import pinned_type, typed_column
 from gpupipe.data.dataset import Dataset, memory_dataset, parquet_dataset
 from gpupipe.data.infer import Tally, Verdict
-from gpupipe.data.normalise import logical_type, normalise
+from gpupipe.data.normalise import logical_type, normalise, with_sound_dictionaries
 from gpupipe.data.schema import ARROW_TYPES, DType, Schema
 from gpupipe.data.sources import CHUNK, SourceFile, reading
 from gpupipe.data.text import TextOptions, check_columns
@@ -234,7 +234,7 @@ def read_memory(source: Any, options: TextOptions) -> Dataset:
     schema = typed_schema(table.schema, options, where)
     if not table.num_rows:
         raise DataError("the table has no rows", where=where)
-    table = table.select(schema.names)
+    table = with_sound_dictionaries(table.select(schema.names))
     pinned = [n for n in schema.names if n in options.types]
     if pinned:
         # Now, so that a value that does not fit is an error here and not in some later pass.

@@ -55,8 +55,14 @@ class VocabularyState(Table):
         return int(self.counts[:, null].sum())
 
     def _bounded(self) -> Self:
-        distinct = len(self.levels) - self.levels.null_count
-        return self._forget() if distinct > self.limit else self
+        """The state itself while it holds no more distinct values than its limit.
+
+        A dictionary may name values that no row has: they do not count.
+        """
+        if len(self.levels) - self.levels.null_count <= self.limit:
+            return self
+        seen = self.take(np.flatnonzero(self.occurring()))
+        return self._forget() if len(seen.levels) - seen.levels.null_count > self.limit else seen
 
     def _forget(self) -> Self:
         return replace(

@@ -70,7 +70,13 @@ class Cast(Step):
         self, column: Column, params: Params, rows: Rows | None, fx: Frames
     ) -> tuple[Output, ...]:
         codes, levels = fx.factorize(column)
-        levels = _cast(levels, self.to)
+        # A dictionary may name values that no row has, and that need not parse.
+        used = fx.to_host(fx.xp.unique(codes)).astype(np.int64)
+        used = used[used >= 0]
+        levels = _cast(levels.take(pa.array(used)), self.to)
+        place = np.full(int(used.max()) + 2 if len(used) else 1, -1)
+        place[used] = np.arange(len(used))
+        codes = fx.to_device(place)[codes]
         if self.to == "string":
             return (Column("string", codes.astype("int32"), None, levels),)
         # A missing code is -1, and so takes the entry that is added at the end.
