@@ -29,7 +29,6 @@ from gpupipe.data.dataset import Dataset
 from gpupipe.data.ingest import MISSING, ingest
 from gpupipe.data.reader import Reader
 from gpupipe.engine.local import LocalEngine
-from gpupipe.errors import DataError
 from gpupipe.stats.tables import VOCABULARY_LIMIT
 
 TABLES = {  # name: (source, target), as in benchmarks/real_tables.py
