@@ -11,7 +11,7 @@ from gpupipe.engine.memory import Layout
 from gpupipe.models import Training
 from gpupipe.steps.graph import Graph, feature_names
 from gpupipe.steps.scan import Unscanned, learn
-from gpupipe.training import Prepared, best_round, manner, model_scope
+from gpupipe.training import Prepared, manner, model_scope, rounds_of
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def saved_stages(ready: Prepared) -> tuple[tuple[Saved, ...], int]:
         if not all(s.cached for s in found[len(found) - len(curves):]):
             found.append(Saved(last, False, "follows from the folds"))
             continue
-        whole = Training(how.seed, how.threads, best_round(curves))
+        whole = Training(how.seed, how.threads, rounds_of(candidate, curves))
         found.append(_saved(last, model_scope(ready.checkpoints, candidate, fitted[c][0],
                                               (ready.split.train,), whole)))
     return tuple(found), width

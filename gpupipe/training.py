@@ -307,7 +307,8 @@ def _train_all(
                     judged_by[c].append(judged)
                     pairs[c] = (judged, judged)  # the training matrix is not needed any more
                     advance(1)
-        rounds = [best_round([m.curve for m in f]) for f in folds]
+        rounds = [rounds_of(c, [m.curve for m in f])
+                  for c, f in zip(candidates, folds, strict=True)]
         manners = [replace(how, rounds=r) for r in rounds]
         scopes = [model_scope(checkpoints, c, f[0], (split.train,), m)
                   for c, f, m in zip(candidates, fitted, manners, strict=True)]
@@ -349,6 +350,11 @@ def _fitted(
     how.checkpoints.save("model", {"model": model.payload(), "curve": model.curve})
     how.checkpoints.drop("rounds")
     return model
+
+
+def rounds_of(candidate: Candidate, curves: Sequence[dict[str, Any] | None]) -> int | None:
+    """The final model's rounds: as many as the parameters say, or the best on the folds."""
+    return getattr(candidate.model, "rounds", None) or best_round(curves)
 
 
 def best_round(found: Sequence[dict[str, Any] | None]) -> int | None:

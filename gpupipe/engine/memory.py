@@ -25,7 +25,7 @@ WIDTHS = {"float32": 4, "float64": 8, "int64": 9, "bool": 2, "string": 4, "times
 """Bytes of a kept value, at most: with its mask, and its code where it has one."""
 FACT_BYTES = 16
 """A row's key, target, bucket and place."""
-TRAINING_BYTES = 40
+TRAINING_BYTES = 50
 """A row's gradients, margins, label and its places in the tree's row lists."""
 PAGE_ROWS = 524_288
 """Rows of a page of bins in a file: small ones cost time and memory."""

@@ -132,6 +132,12 @@ class XGBoost:
         self.given = {k: v for k, v in named.items() if v is not None}
         self.params = {**DEFAULTS, **self.given}
 
+    @property
+    def rounds(self) -> int | None:
+        """Exactly so many rounds, where the parameters say so."""
+        stopping = "early_stopping_rounds" in self.given
+        return None if stopping else self.given.get("n_estimators")
+
     def fit(
         self, train: Matrix, valid: Matrix | None, target: Target, how: Training
     ) -> FittedModel:
