@@ -67,7 +67,8 @@ class Reader:
 
     def share(self, columns: Sequence[str]) -> None:
         """Give each of these columns, where it is kept, one dictionary for all its batches."""
-        whole = [c for c in columns if len(self._kept.get(c, ())) == len(self.dataset.parts)]
+        parts = len(self.dataset.parts)
+        whole = [c for c in columns if c in self._kept and len(self._kept[c]) == parts]
         todo = [c for c in whole if not any(b.answers is not None for b in self._of(c))]
         for at, shared in self.engine.map(lambda c: self.engine.fx.share(self._of(c)), todo):
             batches = iter(shared)
