@@ -29,6 +29,7 @@ from gpupipe.features import bind_features, default_notes, default_steps, steps_
 from gpupipe.fingerprint import fingerprint
 from gpupipe.matrices import Ask, Source, matrices, predict_chunks
 from gpupipe.models import FittedModel, Matrix, Model, Training, model_of
+from gpupipe.models.boosting import best_round
 from gpupipe.rows import (
     check_columns,
     check_metrics,
@@ -355,21 +356,6 @@ def _fitted(
 def rounds_of(candidate: Candidate, curves: Sequence[dict[str, Any] | None]) -> int | None:
     """The final model's rounds: as many as the parameters say, or the best on the folds."""
     return getattr(candidate.model, "rounds", None) or best_round(curves)
-
-
-def best_round(found: Sequence[dict[str, Any] | None]) -> int | None:
-    """The round at which the mean validation loss of all folds is least.
-
-    One number chosen on all folds together: the folds' own predictions stay honest, which
-    they would not be if each fold stopped where its own validation rows like it best. A fold
-    that stopped early keeps its last loss.
-    """
-    curves = [c["valid"] for c in found if c]
-    if not curves or len(curves) < len(found):
-        return None
-    longest = max(len(c) for c in curves)
-    carried = [[*c, *[c[-1]] * (longest - len(c))] for c in curves]
-    return int(np.argmin(np.mean(carried, axis=0))) + 1
 
 
 def _out_of_fold(

@@ -10,8 +10,11 @@ rounds, interrupted or not.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gpupipe import checkpoints as store
 from gpupipe.checkpoints import Checkpoints
@@ -86,6 +89,21 @@ def boost(
             losses.append(float(value))
             over = patience.is_over(losses[-1], metric)
     return booster.reset(), losses, metric
+
+
+def best_round(found: Sequence[dict[str, Any] | None]) -> int | None:
+    """The round at which the mean validation loss of all folds is least.
+
+    One number chosen on all folds together: the folds' own predictions stay honest, which
+    they would not be if each fold stopped where its own validation rows like it best. A fold
+    that stopped early keeps its last loss.
+    """
+    curves = [c["valid"] for c in found if c]
+    if not curves or len(curves) < len(found):
+        return None
+    longest = max(len(c) for c in curves)
+    carried = [[*c, *[c[-1]] * (longest - len(c))] for c in curves]
+    return int(np.argmin(np.mean(carried, axis=0))) + 1
 
 
 def _restart(booster: xgboost.Booster, params: dict[str, Any]) -> None:
