@@ -163,10 +163,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries that numbers depend on, by distribution."""
+    return {name: version(name) for name in LIBRARIES}
+
+
 @cache
 def code_version() -> str:
     """A digest of this package's source and of the versions of the libraries under it."""
-    found = hashlib.sha256(json.dumps({n: version(n) for n in LIBRARIES}).encode())
+    found = hashlib.sha256(json.dumps(library_versions()).encode())
     root = Path(__file__).parent
     for path in sorted(root.rglob("*.py")):
         found.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())

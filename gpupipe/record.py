@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.bundle.store import Contents
+from gpupipe.checkpoints import library_versions
 from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.data.dataset import Dataset
 from gpupipe.describe import column_of
@@ -19,9 +20,6 @@ from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import MOMENTS
 from gpupipe.training import Trained
 
-LIBRARIES = {"numpy": "numpy", "pandas": "pandas", "pyarrow": "pyarrow",
-             "sklearn": "scikit-learn", "xgboost": "xgboost"}
-"""The libraries that numbers depend on, and what their distributions are called."""
 KEPT_LEVELS = 100_000
 """Levels of a column that a bundle keeps for its data contract."""
 
@@ -31,7 +29,8 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     found = {"python": platform.python_version(), "gpupipe": version("gpupipe")}
-    return found | {name: version(distribution) for name, distribution in LIBRARIES.items()}
+    return found | {name.replace("scikit-learn", "sklearn"): number
+                    for name, number in library_versions().items()}
 
 
 def git_commit(folder: Path) -> str | None:

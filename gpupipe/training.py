@@ -205,6 +205,8 @@ def prepare(
         baseline = model_of(kind, {})
         graph = _graph(config, None, features, profile, baseline, target)
         candidates.append(Candidate(kind, baseline, graph, BASELINE_ROWS))
+    if not reader.keeps:  # the profile was there already, and nothing was read for it
+        reader.keep(list(dict.fromkeys(name for c in candidates for name in c.graph.raw)))
     views = [View("final", split.train)]
     views += [View(f"fold {i}", f.train) for i, f in enumerate(split.folds, 1)]
     return Prepared(config, reader, profile, target, split, Rowed(reader, rows, split.buckets),

@@ -32,10 +32,15 @@ class Reader:
     _kept: dict[str, dict[int, list[Column]]] = field(default_factory=dict)
 
     def keep(self, columns: Sequence[str]) -> bool:
-        """Keep these columns from the next scan on, if they fit. Whether they do."""
+        """Keep these columns from the next scan of all of them on, if they fit. Whether they do."""
         dtypes = [self.dataset.schema[c].dtype for c in columns]
         if self.engine.memory.keeps(self.dataset.rows, dtypes):
             self._kept = {c: {} for c in columns}
+        return bool(self._kept)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether any columns are kept."""
         return bool(self._kept)
 
     def batches(
