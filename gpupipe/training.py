@@ -290,9 +290,9 @@ def _train_all(
         return [Ask(c.graph, f, c.limit) for c, f in zip(candidates, learned, strict=True)]
 
     total = (len(split.folds) + 1) * len(candidates)
-    # A matrix for each fold. One for all, with weights of 0 for a fold's judged rows, saves the
-    # bins and loses more: trees are then grown over rows that count for nothing, and what steps
-    # learned differs between folds in any case (benchmarks/folds.py).
+    # A matrix for each fold. One for all, with weights of 0 for a fold's judged rows, takes as
+    # long: what it saves in bins it loses by growing trees over rows that count for nothing
+    # (benchmarks/folds.py). And what steps learned differs between folds.
     with stage(progress, "train", total, "models") as advance:
         for k, part in enumerate(split.folds):
             own = [f[k + 1] for f in fitted]
