@@ -289,7 +289,7 @@ def _train_all(
     def asks(learned: Sequence[Fitted]) -> list[Ask]:
         return [Ask(c.graph, f, c.limit) for c, f in zip(candidates, learned, strict=True)]
 
-    total = (len(split.folds) + 1) * len(candidates)
+    total, reused = (len(split.folds) + 1) * len(candidates), 0
     # A matrix for each fold. One for all, with weights of 0 for a fold's judged rows, takes as
     # long: what it saves in bins it loses by growing trees over rows that count for nothing
     # (benchmarks/folds.py). And what steps learned differs between folds.
@@ -299,6 +299,7 @@ def _train_all(
             scopes = [model_scope(checkpoints, c, f, (part.train, part.valid), how)
                       for c, f in zip(candidates, own, strict=True)]
             known = [s.load("model") for s in scopes]
+            reused += sum(k is not None for k in known)
             with timings.stage(f"fold {k + 1} matrix", trained.dataset.rows):
                 pairs = matrices(source, asks(own), part.train, part.valid,
                                  [k is None for k in known])
@@ -316,6 +317,7 @@ def _train_all(
         scopes = [model_scope(checkpoints, c, f[0], (split.train,), m)
                   for c, f, m in zip(candidates, fitted, manners, strict=True)]
         known = [s.load("model") for s in scopes]
+        reused += sum(k is not None for k in known)
         with timings.stage("final matrix", trained.dataset.rows):
             pairs = matrices(source, asks([f[0] for f in fitted]), split.train, split.holdout,
                              [k is None for k in known], last=True)
@@ -333,6 +335,9 @@ def _train_all(
                     [f.curve for f in folds[c] if f.curve], rounds[c],
                 )
                 advance(1)
+    if reused:
+        trained.notes.append(f"{reused} of {total} models were trained by an earlier run on the "
+                             "same data, and are used again")
 
 
 def manner(config: PipelineConfig, engine: LocalEngine) -> Training:

@@ -212,6 +212,8 @@ def test_a_changed_model_reuses_the_scans_and_a_changed_split_does_not(config, t
 
     model = config["model"] | {"params": {"n_estimators": 20}}
     assert kinds(config | {"evaluate": {"resamples": 30, "baselines": ["linear"]}}) == set()
+    notes = workflow.show(tmp_path / "latest")["manifest"]["notes"]
+    assert any(note.startswith("6 of 6 models were trained by an earlier run") for note in notes)
     assert kinds(config | {"model": model}) == {"model"}
     assert kinds(config | {"split": {"holdout": 0.2, "folds": 3}}) == {"scan", "model"}
 
