@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpupipe.estimator import Pipeline as Pipeline
     from gpupipe.workflow import RunResult
 
-__all__ = ["Bundle", "Pipeline", "load", "run"]
+__all__ = ["Bundle", "Pipeline", "cross_validate", "load", "run"]
 
 _LAZY = {
     "Bundle": "gpupipe.bundle", "load": "gpupipe.bundle", "Pipeline": "gpupipe.estimator",
@@ -39,12 +39,35 @@ def run(
     runs : the folder that holds the runs.
     """
     from gpupipe import workflow
+
+    return workflow.run(_parsed(config, data), runs=Path(runs), source=data, progress=progress)
+
+
+def cross_validate(
+    config: PipelineConfig | Mapping[str, Any] | str | Path, data: object = None, *,
+    runs: str | Path = "runs", progress: Any = None,
+) -> dict[str, Any]:
+    """Judge a pipeline by its folds alone: no final model is trained, no run is written.
+
+    Parameters as in `run`. Returns a dict with ``metrics`` and ``baselines`` out of fold (value
+    and interval each) and ``folds``, a mapping of metrics for each. ConfigError where
+    ``split.folds`` is 0.
+    """
+    from gpupipe import workflow
+
+    return workflow.cross_validate(_parsed(config, data), cache=Path(runs) / ".cache",
+                                   source=data, progress=progress)
+
+
+def _parsed(
+    config: PipelineConfig | Mapping[str, Any] | str | Path, data: object
+) -> PipelineConfig:
     from gpupipe.config import parse_config
 
     if data is not None and isinstance(config, Mapping):
         section = {"source": "a table in memory", **config.get("data", {})}
         config = {**config, "data": section}
-    return workflow.run(parse_config(config), runs=Path(runs), source=data, progress=progress)
+    return parse_config(config)
 
 
 def __getattr__(name: str) -> Any:

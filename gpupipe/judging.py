@@ -27,7 +27,7 @@ def judge(trained: Trained) -> dict[str, Any]:
     "rows": n}``; `report.Metrics` is the shape.
     """
     found: dict[str, Any] = {}
-    if trained.split.holdout:
+    if trained.split.holdout and trained.model.final is not None:
         y, weight = trained.target_of(trained.split.holdout)
         found["holdout"] = _part(trained, {n: o.holdout for n, o in trained.outcomes.items()},
                                  y, weight)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gpupipe.engine.arrays import to_host
 from gpupipe.engine.hashing import mix64
 from gpupipe.engine.machine import release_memory
 from gpupipe.models import FittedModel, Matrix
@@ -161,4 +162,4 @@ def _rows_of(
 
 def predict_chunks(model: FittedModel, rows: Matrix, rounds: int | None = None) -> np.ndarray:
     """A model's predictions for a matrix, on the host."""
-    return np.concatenate([np.asarray(model.predict(c, rounds)) for c in rows.chunks])
+    return np.concatenate([to_host(model.predict(c, rounds)) for c in rows.chunks])

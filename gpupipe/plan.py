@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpupipe.checkpoints import Checkpoints
 from gpupipe.engine.choose import Choice
 from gpupipe.engine.memory import Layout
-from gpupipe.models import Training
+from gpupipe.folds import model_scope, rounds_of
+from gpupipe.prepare import Prepared
 from gpupipe.steps.graph import Graph, feature_names
 from gpupipe.steps.scan import Unscanned, learn
-from gpupipe.training import Prepared, manner, model_scope, rounds_of
+from gpupipe.training import manner
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Plan:
         bins = {"memory": "in memory", "disk": "in files"}
         text.append(f"columns {kept}, matrix {matrix[self.layout.matrix]}, bins "
                     f"{bins[self.layout.bins]}")
+        if self.layout.at_once > 1:
+            text.append(f"{self.layout.at_once} folds are trained at once")
         text.append(f"predicted peak memory {self.layout.why}")
         by_state: dict[str, list[str]] = {}
         for s in self.stages:
@@ -114,18 +117,21 @@ def saved_stages(ready: Prepared) -> tuple[tuple[Saved, ...], int]:
     found += [Saved(f"scan {i}", True) for i, _ in enumerate(knowledge.scans, 1)]
     width = len(feature_names(ready.graphs[0], fitted[0][0]))
     how = manner(ready.config, ready.reader.engine)
+    waves = ready.layout(width).waves(len(ready.split.folds), how.threads)
+    threads = {k: each for wave, each in waves for k in wave}
     for c, candidate in enumerate(ready.candidates):
         curves = []
         for k, part in enumerate(ready.split.folds):
             scope = model_scope(ready.checkpoints, candidate, fitted[c][k + 1],
-                                (part.train, part.valid), how)
+                                (part.train, part.valid),
+                                replace(how, threads=threads[k]))
             found.append(_saved(f"{candidate.name}, fold {k + 1}", scope))
             curves.append(scope.load("model")["curve"] if found[-1].cached else None)
         last = f"{candidate.name}, final"
         if not all(s.cached for s in found[len(found) - len(curves):]):
             found.append(Saved(last, False, "follows from the folds"))
             continue
-        whole = Training(how.seed, how.threads, rounds_of(candidate, curves))
+        whole = replace(how, rounds=rounds_of(candidate, curves))
         found.append(_saved(last, model_scope(ready.checkpoints, candidate, fitted[c][0],
                                               (ready.split.train,), whole)))
     return tuple(found), width

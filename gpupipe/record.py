@@ -63,7 +63,7 @@ def contents_of(trained: Trained) -> Contents:
     schema = trained.dataset.schema.select(
         [f.name for f in trained.dataset.schema if f.name in set(outcome.candidate.graph.raw)]
     )
-    return Contents(info, schema, outcome.candidate.graph, outcome.fitted, outcome.final)
+    return Contents(info, schema, outcome.candidate.graph, outcome.fitted, trained.final)
 
 
 def states_of(trained: Trained) -> dict[str, Any]:
@@ -135,9 +135,9 @@ def report_of(
         "target_profile": column_of(trained.profile, config.data.target),
         "metrics": metrics, "slices": sliced,
         "importances": [{"feature": n, "gain": v, "share": v}
-                        for n, v in outcome.final.importances()],
-        "model": {"kind": outcome.final.kind, "params": getattr(
-            outcome.candidate.model, "params", {}), "rounds": outcome.final.rounds},
+                        for n, v in trained.final.importances()],
+        "model": {"kind": trained.final.kind, "params": getattr(
+            outcome.candidate.model, "params", {}), "rounds": trained.final.rounds},
         "features": [{"step": s.name, "columns_in": list(i), "columns_out": list(o)}
                      for s, i, o in outcome.candidate.graph.stages if i or o],
         "scans": scans_of(outcome.candidate.graph, dataset.rows),
@@ -186,7 +186,7 @@ def learning_of(trained: Trained) -> dict[str, Any] | None:
     mean = np.mean([[*c["valid"], *[c["valid"][-1]] * (longest - len(c["valid"]))]
                     for c in curves], axis=0)
     return {"metric": str(curves[0].get("metric", "loss")), "valid": mean.tolist(),
-            "best": trained.model.rounds}
+            "every": int(curves[0].get("every", 1)), "best": trained.model.rounds}
 
 
 def config_source(config: PipelineConfig) -> str | list[str]:

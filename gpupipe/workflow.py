@@ -29,20 +29,23 @@ from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.console import reading
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.ingest import ingest
-from gpupipe.engine.choose import choose
+from gpupipe.engine.choose import Choice, choose
 from gpupipe.engine.machine import peak_memory
 from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.evaluate.report import render_report
 from gpupipe.judging import headline, judge, read_column, slices
 from gpupipe.models import load_ahead
 from gpupipe.plan import Plan, make_plan, plan_of
+from gpupipe.prepare import prepare
 from gpupipe.record import config_source, contents_of, manifest_of, report_of, states_of
 from gpupipe.rows import dropped
 from gpupipe.scoring import evaluate, predict
-from gpupipe.training import Timings, Trained, prepare, train
+from gpupipe.timings import Timings
+from gpupipe.training import Trained, train
 
 __all__ = [
-    "Plan", "RunResult", "check", "evaluate", "fingerprint", "plan", "predict", "run", "show",
+    "Plan", "RunResult", "check", "cross_validate", "evaluate", "fingerprint", "plan", "predict",
+    "run", "show",
 ]
 
 GOLDEN_ROWS = 16
@@ -89,14 +92,8 @@ def run(
     """
     choice = choose(config.engine)
     _check_runs(runs)
-    load_ahead(config.model.kind)
-    timings = Timings()
-    with timings.stage("ingest"):
-        dataset = _ingest(config, runs / ".cache", source, progress)
-    checkpoints = _checkpoints(runs / ".cache", dataset)
-    with _scratch(runs / ".cache") as scratch:
-        trained = train(config, dataset, choice.engine(), progress=progress, timings=timings,
-                        checkpoints=checkpoints, scratch=scratch)
+    trained, checkpoints = _trained(config, choice, runs / ".cache", source, progress)
+    dataset, timings = trained.dataset, trained.timings
     planned = make_plan(choice, trained.model.candidate.graph, dataset.rows,
                         len(dataset.schema.fields), len(trained.split.folds), trained.layout)
     with timings.stage("evaluate"):
@@ -132,6 +129,39 @@ def run(
         "timings": manifest["timings"], "plan": planned.to_json(),
         "peak_memory_bytes": manifest["peak_memory_bytes"], "notes": manifest["notes"],
     })
+
+
+def cross_validate(
+    config: PipelineConfig, *, cache: Path | None = None, source: object = None,
+    progress: Any = None,
+) -> dict[str, Any]:
+    """Train and judge the models of the folds, and none on all rows; write no run.
+
+    The holdout is left alone. What was trained is kept under ``cache``: a later run on the same
+    data trains the final model alone.
+
+    Returns
+    -------
+    ``metrics`` and ``baselines`` out of fold, with intervals; ``folds``, the metrics of each.
+    """
+    if not config.split.folds:
+        raise config.fault(("split", "folds"), "there are no folds to cross-validate with",
+                           "set split.folds to 2 or more")
+    cache = cache or Path("runs") / ".cache"
+    _check_runs(cache.parent)
+    trained, checkpoints = _trained(config, choose(config.engine), cache, source, progress,
+                                    final=False)
+    with trained.timings.stage("evaluate"):
+        metrics = judge(trained)
+    checkpoints.prune()
+    part = metrics["cross_validation"]
+    return {
+        "name": config.name, "task": trained.target.task, "rows": part["rows"],
+        "metrics": part["model"], "baselines": part["baselines"], "folds": metrics["folds"],
+        "evaluated_on": "cross_validation", "notes": trained.notes,
+        "timings": {s["stage"]: s["seconds"] for s in trained.timings.stages},
+        "peak_memory_bytes": peak_memory(),
+    }
 
 
 def plan(config: PipelineConfig, *, progress: Any = None, cache: Path | None = None) -> Plan:
@@ -210,6 +240,22 @@ def _ingest(config: PipelineConfig, cache: Path, source: object, progress: Any) 
         if not named:
             raise
         return replace(read(named), left_out=tuple(named))
+
+
+def _trained(
+    config: PipelineConfig, choice: Choice, cache: Path, source: object, progress: Any,
+    final: bool = True,
+) -> tuple[Trained, Checkpoints]:
+    """The trained models, and the checkpoints of their data."""
+    load_ahead(config.model.kind)
+    timings = Timings()
+    with timings.stage("ingest"):
+        dataset = _ingest(config, cache, source, progress)
+    checkpoints = _checkpoints(cache, dataset)
+    with _scratch(cache) as scratch:
+        trained = train(config, dataset, choice.engine(), progress=progress, timings=timings,
+                        checkpoints=checkpoints, scratch=scratch, final=final)
+    return trained, checkpoints
 
 
 def _checkpoints(cache: Path, dataset: Dataset) -> Checkpoints:

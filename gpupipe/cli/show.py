@@ -72,6 +72,16 @@ def result(done: Any) -> None:
     say(f"next    gpupipe predict {name} NEW_DATA --output predictions.parquet", "dim")
 
 
+def cross_validated(pipeline: Path, found: Mapping[str, Any]) -> None:
+    """The metrics out of fold, and within each fold."""
+    metrics(found)
+    names = list(found["folds"][0])
+    table(["fold", *names], [[str(k), *(f"{row[n]:.4f}" for n in names)]
+                             for k, row in enumerate(found["folds"], 1)])
+    notes(found["notes"])
+    say(f"next    gpupipe run {pipeline}", "dim")
+
+
 def notes(found: Sequence[str]) -> None:
     """What was decided on the way and the user should know."""
     for note in found:

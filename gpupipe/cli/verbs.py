@@ -125,6 +125,26 @@ def run(
     return Answer(result.to_json(), lambda: show.result(result))
 
 
+@app.command("cross-validate", **_example("gpupipe cross-validate pipeline.yaml"))
+def cross_validate(
+    pipeline: File = Path("pipeline.yaml"), runs: Runs = Path("runs"),
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Judge the pipeline by its folds alone. Trains no final model, writes no run.
+
+    A run after it trains the final model alone: those of the folds are kept under RUNS.
+    """
+    from gpupipe.cli import show
+    from gpupipe.config import load_config
+    from gpupipe.console import bars
+
+    config = load_config(pipeline)
+    from gpupipe import workflow  # slow to import: a fault in the file is told first
+
+    found = workflow.cross_validate(config, cache=runs / ".cache", progress=bars())
+    return Answer(found, lambda: show.cross_validated(pipeline, found))
+
+
 @app.command(**_example("gpupipe predict runs/latest new.parquet --output scores.parquet"))
 def predict(
     run: Trained, source: Source,

@@ -9,7 +9,7 @@ reckoned from row counts, types and widths: nothing is read for it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpupipe.engine.machine import memory_limit
@@ -43,6 +43,7 @@ class Layout:
     peak : the predicted peak of the process, in bytes.
     limit : the bytes it may take.
     why : in words.
+    at_once : how many folds are trained side by side.
     """
 
     keep: bool
@@ -51,6 +52,13 @@ class Layout:
     peak: int
     limit: int
     why: str
+    at_once: int = 1
+
+    def waves(self, folds: int, threads: int) -> list[tuple[range, int]]:
+        """The folds that are trained side by side, one wave after the other; threads of each."""
+        starts = range(0, folds, self.at_once)
+        waves = [range(first, min(first + self.at_once, folds)) for first in starts]
+        return [(wave, max(1, threads // len(wave))) for wave in waves]
 
     @property
     def fits(self) -> bool:
@@ -58,7 +66,7 @@ class Layout:
 
     def to_json(self) -> dict[str, Any]:
         return {"keep": self.keep, "matrix": self.matrix, "bins": self.bins, "peak": self.peak,
-                "limit": self.limit, "why": self.why}
+                "limit": self.limit, "why": self.why, "at_once": self.at_once}
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,17 @@ class Memory:
             layouts.append(Layout(keep, where, where_bins, int(peak), self.limit, why))
             if layouts[-1].fits:
                 break
-        return layouts[-1]
+        chosen = layouts[-1]
+        if chosen.matrix == "streamed":
+            return chosen
+        # Each further fold has a training matrix, its bins and its row lists; the columns stay.
+        beside = held + (kept // 2 if chosen.keep else 0)
+        more = rows * features * 4 + bins + training
+        spare = int((chosen.limit - beside) // max(more, 1))
+        at_once = max(1, min(folds, self.workers, 1 + spare))
+        peak = max(chosen.peak, beside + (at_once - 1) * more if at_once > 1 else 0)
+        return replace(chosen, at_once=at_once, peak=int(peak), why=chosen.why.replace(
+            f"{chosen.peak / MIB:,.0f}", f"{peak / MIB:,.0f}", 1))
 
 
 def _words(layout: Layout) -> str:

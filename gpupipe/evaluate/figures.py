@@ -153,24 +153,24 @@ def _deciles(rows: Sequence[Json]) -> Figure:
 def _learning(data: Json) -> Figure:
     named = [(css, name, data[key]) for css, key, name in
              (("s1", "train", "training rows"), ("s0", "valid", "held-out fold")) if data.get(key)]
-    rounds = max(len(values) for _, _, values in named)
+    points, every = max(len(values) for _, _, values in named), data.get("every") or 1
     # The first rounds fall far; the plot shows what comes after a twentieth of them.
-    shown = [v for _, _, values in named for v in values[rounds // 20 :]]
+    shown = [v for _, _, values in named for v in values[points // 20 :]]
     low, high = min(shown), max(shown)
     room = (high - low) * 0.06
-    plot = Plot((0, rounds), (low - room, high + room), title="Learning curve",
+    plot = Plot((0, points * every), (low - room, high + room), title="Learning curve",
                 x_label="boosting round", y_label=cut(data.get("metric") or "loss", 30))
     for css, _, values in named:
         step = max(1, len(values) // 300)
         at = [i for i in range(0, len(values), step) if low - room <= values[i] <= high + room]
-        plot.line([i + 1 for i in at], [values[i] for i in at], css)
+        plot.line([(i + 1) * every for i in at], [values[i] for i in at], css)
     best = data.get("best")
     caption = ""
     if best is not None:
         plot.rule((best, low - room), (best, high + room))
         caption = f"Best at round {best:,}."
         values = data.get("valid") or []
-        if 0 < best <= len(values):
-            plot.points([best], [values[best - 1]], "s0")
+        if 0 < best <= len(values) * every and best % every == 0:
+            plot.points([best], [values[best // every - 1]], "s0")
     legend = [(css, name, "") for css, name, _ in named]
     return Figure("Learning curve", plot.render(), legend, caption)

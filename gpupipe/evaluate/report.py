@@ -163,11 +163,12 @@ class Scan(TypedDict, total=False):
 
 
 class Learning(TypedDict, total=False):
-    """``train`` and ``valid`` have one value a round; ``best`` counts rounds from 1."""
+    """``train`` and ``valid`` have a value ``every`` so many rounds; ``best`` counts from 1."""
 
     metric: str
     train: list[float]
     valid: list[float]
+    every: int
     best: int
 
 

@@ -69,8 +69,10 @@ class FittedModel(Protocol):
     kind: str
     rounds: int | None
     """Boosting rounds, where the family has such."""
-    curve: dict[str, list[float]] | None
+    curve: dict[str, Any] | None
     """Loss by round under ``train`` and ``valid``, where there was a validation part."""
+    judged: Array | None
+    """What `predict` gives for the validation part, where training knows it already."""
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
         """P(positive) ``[n]``, class probabilities ``[n, classes]`` or values ``[n]``: float64.
@@ -182,4 +184,5 @@ class Plain:
 
     kind: str
     rounds: int | None = field(default=None, init=False)
-    curve: dict[str, list[float]] | None = field(default=None, init=False)
+    curve: dict[str, Any] | None = field(default=None, init=False)
+    judged: Array | None = field(default=None, init=False)

@@ -22,6 +22,8 @@ from gpupipe.checkpoints import Checkpoints
 if TYPE_CHECKING:
     import xgboost
 
+WATCHED = 10
+"""Where nothing is stopped early, the loss is looked at about so often: it takes its time."""
 RESTART = 25
 """Rounds after which the sampler is a new one, and a checkpoint may be made."""
 MAXIMISED = ("auc", "aucpr", "pre", "map", "ndcg")
@@ -53,8 +55,13 @@ class Patience:
 def boost(
     params: dict[str, Any], train: xgboost.QuantileDMatrix, valid: xgboost.QuantileDMatrix | None,
     rounds: int, patience: Patience, checkpoints: Checkpoints,
-) -> tuple[xgboost.Booster, list[float], str]:
-    """A booster of at most ``rounds`` rounds, the loss on ``valid`` by round, and its metric."""
+) -> tuple[xgboost.Booster, dict[str, Any], np.ndarray | None]:
+    """A booster of at most ``rounds`` rounds, the losses on ``valid``, and its predictions.
+
+    The losses are a curve: ``{"metric": name, "every": rounds, "valid": [one every so many]}``.
+    The predictions for ``valid`` were made tree by tree on the way; None where rounds are
+    chosen later: not all of them may be used.
+    """
     import xgboost
 
     watched = [] if valid is None else [(valid, "valid")]
@@ -62,6 +69,7 @@ def boost(
     resumable = params.get("booster", "gbtree") == "gbtree"  # others keep a state of their own
     losses: list[float] = []
     metric, first, over = "", 0, False
+    every = 1 if patience.rounds else max(1, rounds // WATCHED)
     saved = checkpoints.load("rounds")
     if saved is not None:
         booster.load_model(bytearray(saved["booster"]))
@@ -82,13 +90,14 @@ def boost(
                 })
                 at = time.perf_counter()
         booster.update(train, i)
-        if watched:
+        if watched and (i + 1) % every == 0:
             # "[3]\tvalid-logloss:0.25\tvalid-auc:0.9"
             name, _, value = booster.eval_set(watched, i).rpartition("\t")[2].rpartition(":")
             metric = name.partition("-")[2]
             losses.append(float(value))
             over = patience.is_over(losses[-1], metric)
-    return booster.reset(), losses, metric
+    judged = None if valid is None or patience.rounds else booster.predict(valid)
+    return booster.reset(), {"metric": metric, "every": every, "valid": losses}, judged
 
 
 def best_round(found: Sequence[dict[str, Any] | None]) -> int | None:

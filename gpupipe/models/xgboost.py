@@ -167,15 +167,15 @@ class XGBoost:
         try:
             data = _quantised(train, native, None, how.spill)
             watched = None if valid is None else _quantised(valid, native, data, how.spill)
-            booster, losses, metric = boost(native, data, watched, int(rounds), Patience(
+            booster, curve, judged = boost(native, data, watched, int(rounds), Patience(
                 patience, self._least_gain(valid, target)), how.checkpoints)
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"XGBoost refused to train: {_first_line(error)}", hint="look at model.params",
             ) from error
-        curve = None if valid is None else {"valid": losses, "metric": metric}
         return FittedXGBoost(booster, train.names, target.task, booster.num_boosted_rounds(),
-                             curve)  # type: ignore[arg-type]
+                             None if valid is None else curve,
+                             None if judged is None else _probabilities(judged))
 
     def _least_gain(self, valid: Matrix | None, target: Target) -> float:
         """The least gain that counts while rounds go on, where the loss is the default one."""
@@ -206,17 +206,16 @@ class FittedXGBoost:
     names: tuple[str, ...]
     task: str
     rounds: int | None
-    curve: dict[str, list[float]] | None
+    curve: dict[str, Any] | None
+    judged: Array | None = None
     kind: str = "xgboost"
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
-        xp, kept = namespace(chunk), self.rounds or 0
+        kept = self.rounds or 0
         scores = self.booster.inplace_predict(
             chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False
         )
-        scores = xp.asarray(scores, dtype="float64")
-        # Shares that were rounded to float32 add up to 1 only nearly.
-        return scores / scores.sum(axis=1, keepdims=True) if scores.ndim == 2 else scores
+        return _probabilities(scores)
 
     def importances(self) -> list[tuple[str, float]]:
         gain = self.booster.get_score(importance_type="total_gain")
@@ -299,6 +298,12 @@ def pages(chunks: Iterable[Array]) -> Iterator[Array]:
         waiting.append(chunk)
     if waiting:
         yield namespace(waiting[0]).concatenate(waiting)
+
+
+def _probabilities(scores: Array) -> Array:
+    """XGBoost's float32 predictions as float64; shares that were rounded add up to 1 again."""
+    scores = namespace(scores).asarray(scores, dtype="float64")
+    return scores / scores.sum(axis=1, keepdims=True) if scores.ndim == 2 else scores
 
 
 def _loss_of_nothing(y: Array, target: Target) -> float:

@@ -1,0 +1,138 @@
+"""Before anything is learned: the pipeline checked, its data profiled and split, features bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpupipe.checkpoints import NOWHERE, Checkpoints, digest
+from gpupipe.config import PipelineConfig
+from gpupipe.data.dataset import Dataset
+from gpupipe.data.reader import Reader
+from gpupipe.data.split import Split
+from gpupipe.engine.local import LocalEngine
+from gpupipe.engine.memory import Layout
+from gpupipe.errors import ConfigError
+from gpupipe.features import bind_features, default_notes, default_steps, steps_of
+from gpupipe.models import Model, model_of
+from gpupipe.rows import (
+    check_columns,
+    check_metrics,
+    dropped,
+    find_target,
+    raw_features,
+    split_columns,
+    split_rows,
+)
+from gpupipe.steps import Feature, Step, Target
+from gpupipe.steps.graph import Graph
+from gpupipe.steps.profile import Profile, take_profile
+from gpupipe.steps.scan import Rowed, View
+from gpupipe.timings import Timings
+
+BASELINE_ROWS = 20_000
+"""A baseline learns from at most about so many training rows, chosen by their hash."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model with its features: the one asked for, or a baseline."""
+
+    name: str
+    model: Model
+    graph: Graph
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known before anything is learned: rows with their buckets, graphs, views.
+
+    ``checkpoints`` are those of what follows from the split.
+    """
+
+    config: PipelineConfig
+    reader: Reader
+    profile: Profile
+    target: Target
+    split: Split
+    rowed: Rowed
+    candidates: list[Candidate]
+    views: list[View]
+    notes: list[str]
+    checkpoints: Checkpoints
+
+    @property
+    def graphs(self) -> list[Graph]:
+        return [c.graph for c in self.candidates]
+
+    def layout(self, width: int) -> Layout:
+        """How a matrix of so many features, and its bins, will lie."""
+        dataset, memory = self.reader.dataset, self.reader.engine.memory
+        return memory.lay_out(dataset.rows, [f.dtype for f in dataset.schema], width,
+                              len(self.split.folds), self.candidates[0].model.streams)
+
+
+def prepare(
+    config: PipelineConfig, dataset: Dataset, engine: LocalEngine, *, progress: Any = None,
+    baselines: bool = True, timings: Timings | None = None, checkpoints: Checkpoints = NOWHERE,
+) -> Prepared:
+    """Check the pipeline against its data, profile it, split it and bind its features."""
+    timings = timings or Timings()
+    model = _model(config, config.model.kind, config.model.params)
+    own_steps = steps_of(config)
+    check_columns(config, dataset)
+    group, moment = split_columns(config)
+    reader = Reader(dataset, engine)
+    with timings.stage("profile", dataset.rows):
+        profile = take_profile(
+            reader, target=config.data.target, drop=dropped(config, dataset),
+            key=config.data.key, group=group, time=moment, weight=config.data.weight,
+            progress=progress, checkpoints=checkpoints,
+        )
+    target, notes = find_target(config, profile)
+    check_metrics(config, target)
+    with timings.stage("split", dataset.rows):
+        split, rows = split_rows(config, profile, target)
+    features = raw_features(config, dataset)
+    candidates = [Candidate("model", model, _graph(config, own_steps, features, profile, model,
+                                                   target))]
+    if own_steps is None:
+        notes += default_notes(features, profile)
+    for kind in config.evaluate.baselines if baselines else ():
+        if kind == config.model.kind and own_steps is None:
+            continue
+        baseline = model_of(kind, {})
+        graph = _graph(config, None, features, profile, baseline, target)
+        candidates.append(Candidate(kind, baseline, graph, BASELINE_ROWS))
+    if not reader.keeps:  # the profile was there already, and nothing was read for it
+        reader.keep(list(dict.fromkeys(name for c in candidates for name in c.graph.raw)))
+    views = [View("final", split.train)]
+    views += [View(f"fold {i}", f.train) for i, f in enumerate(split.folds, 1)]
+    return Prepared(config, reader, profile, target, split, Rowed(reader, rows, split.buckets),
+                    candidates, views, notes, split_scope(checkpoints, config))
+
+
+def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints:
+    """The checkpoints of what follows from the split: which rows there are, and their target."""
+    data = config.data
+    return checkpoints.given(
+        split=digest([config.split.model_dump(mode="json"), config.seed]),
+        rows=digest([data.target, data.positive, data.task, data.weight, data.key, data.drop]),
+    )
+
+
+def _graph(
+    config: PipelineConfig, own: list[Step] | None, features: Sequence[Feature],
+    profile: Profile, model: Model, target: Target,
+) -> Graph:
+    steps = own if own is not None else default_steps(features, profile, model.needs)
+    return bind_features(config, features, steps, target, profile.constant())
+
+
+def _model(config: PipelineConfig, kind: str, params: dict[str, Any]) -> Model:
+    try:
+        return model_of(kind, params)
+    except ConfigError as error:
+        raise config.fault(("model",), error.message, error.hint) from None
