@@ -11,7 +11,7 @@ from gpupipe.config import PipelineConfig
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.reader import Reader
 from gpupipe.data.split import Split
-from gpupipe.engine.local import LocalEngine
+from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import Layout
 from gpupipe.errors import ConfigError
 from gpupipe.features import bind_features, default_notes, default_steps, steps_of
@@ -75,7 +75,7 @@ class Prepared:
 
 
 def prepare(
-    config: PipelineConfig, dataset: Dataset, engine: LocalEngine, *, progress: Any = None,
+    config: PipelineConfig, dataset: Dataset, engine: Engine, *, progress: Any = None,
     baselines: bool = True, timings: Timings | None = None, checkpoints: Checkpoints = NOWHERE,
 ) -> Prepared:
     """Check the pipeline against its data, profile it, split it and bind its features."""

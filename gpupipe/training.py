@@ -19,7 +19,7 @@ from gpupipe.checkpoints import NOWHERE, Checkpoints
 from gpupipe.config import PipelineConfig
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.split import Split
-from gpupipe.engine.local import LocalEngine
+from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import MIB, Layout
 from gpupipe.errors import EnvironmentFault
 from gpupipe.fingerprint import fingerprint
@@ -113,7 +113,7 @@ class Trained:
 
 
 def train(
-    config: PipelineConfig, dataset: Dataset, engine: LocalEngine, *, progress: Any = None,
+    config: PipelineConfig, dataset: Dataset, engine: Engine, *, progress: Any = None,
     baselines: bool = True, timings: Timings | None = None, checkpoints: Checkpoints = NOWHERE,
     scratch: Path | None = None, final: bool = True,
 ) -> Trained:
@@ -153,7 +153,7 @@ def check_fits(layout: Layout) -> None:
         )
 
 
-def manner(config: PipelineConfig, engine: LocalEngine) -> Training:
+def manner(config: PipelineConfig, engine: Engine) -> Training:
     """How the models of a pipeline are trained."""
     return Training(config.seed, engine.workers)
 

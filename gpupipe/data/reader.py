@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from gpupipe.data.dataset import Dataset
+from gpupipe.engine.attach import attach
+from gpupipe.engine.base import Engine
 from gpupipe.engine.frames import Column
-from gpupipe.engine.local import LocalEngine
 
 Columns = Mapping[str, Column]
 """One batch: its columns by name."""
@@ -21,14 +24,18 @@ class Reader:
     Where the decoded columns fit into the engine's memory, the first scan keeps them and no
     later one decodes anything; where they do not, every scan streams what it needs.
 
+    Where the engine works in other processes, each of them has a reader of its own, which keeps
+    the parts that it read: this one, sent there, becomes that one (see `engine.attach`).
+
     Attributes
     ----------
     decoded : how often each column of each part was decoded, by (part, column).
     """
 
     dataset: Dataset
-    engine: LocalEngine
+    engine: Engine
     decoded: Counter[tuple[int, str]] = field(default_factory=Counter)
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
     _kept: dict[str, dict[int, list[Column]]] = field(default_factory=dict)
 
     def keep(self, columns: Sequence[str]) -> bool:
@@ -71,10 +78,16 @@ class Reader:
             self._kept[name][index] = batches
 
     def share(self, columns: Sequence[str]) -> None:
-        """Give each of these columns, where it is kept, one dictionary for all its batches."""
-        parts = len(self.dataset.parts)
-        whole = [c for c in columns if c in self._kept and len(self._kept[c]) == parts]
-        todo = [c for c in whole if not any(b.answers is not None for b in self._of(c))]
+        """Give each of these columns, where it is kept, one dictionary for all its batches.
+
+        All that are kept in one process, that is: where there are others, they have their own.
+        """
+        self.engine.everywhere(_Share(self, tuple(columns)))
+
+    def share_here(self, columns: Sequence[str]) -> None:
+        """`share`, in this process."""
+        kept = [c for c in columns if self._kept.get(c)]
+        todo = [c for c in kept if not any(b.answers is not None for b in self._of(c))]
         for at, shared in self.engine.map(lambda c: self.engine.fx.share(self._of(c)), todo):
             batches = iter(shared)
             for part in self._kept[todo[at]].values():
@@ -86,3 +99,25 @@ class Reader:
 
     def _of(self, column: str) -> list[Column]:
         return [batch for part in self._kept[column].values() for batch in part]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return attach, (Reader, (self.dataset, self.engine.there), self.token, tuple(self._kept))
+
+    def attached(self, kept: Sequence[str]) -> Reader:
+        """The same, once it keeps these columns and no others."""
+        for name in [n for n in self._kept if n not in kept]:
+            self._kept.pop(name, None)
+        for name in kept:
+            self._kept.setdefault(name, {})
+        return self
+
+
+@dataclass(frozen=True)
+class _Share:
+    """`Reader.share` in the process where it is called."""
+
+    reader: Reader
+    columns: tuple[str, ...]
+
+    def __call__(self) -> None:
+        self.reader.share_here(self.columns)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import reduce
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gpupipe.engine.frames import Frames, PandasFrames
 from gpupipe.engine.machine import cores
@@ -33,13 +33,31 @@ class LocalEngine:
     memory : what may be taken.
     """
 
+    processes = 1
+    remote = False
+
     def __init__(
-        self, workers: int | None = None, batch_rows: int = 131_072, memory: Memory | None = None
+        self, workers: int | None = None, batch_rows: int = 131_072, memory: Memory | None = None,
+        fx: Frames | None = None,
     ) -> None:
-        self.fx: Frames = PandasFrames()
+        self.fx: Frames = fx or PandasFrames()
         self.workers = workers or cores()
         self.batch_rows = batch_rows
         self.memory = memory or Memory(default_limit(), self.workers, batch_rows)
+
+    @property
+    def here(self) -> LocalEngine:
+        """Itself: all work is in this process."""
+        return self
+
+    there = here
+
+    def pin(self, value: Any) -> None:
+        """Nothing is sent anywhere."""
+
+    def everywhere(self, function: Callable[[], Any]) -> None:
+        """Call ``function``: there is this process alone."""
+        function()
 
     def fold(
         self, function: Callable[[P], S], merge: Callable[[S, S], S], parts: Sequence[P],

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from gpupipe import checkpoints as store
 from gpupipe.checkpoints import Checkpoints
-from gpupipe.engine.local import LocalEngine
+from gpupipe.engine.base import Engine
 from gpupipe.stats.state import State, Statistic
 
 Key = tuple[Statistic, str]
@@ -20,18 +20,9 @@ States = dict[Key, State]
 Advance = Callable[[int], None]
 
 
-class Beside(Protocol):
-    """What a pass gathers besides states, part by part, as plain data."""
-
-    def pack(self) -> Any: ...
-
-    def unpack(self, value: Any) -> None: ...
-
-
 def run_pass(
-    work: Callable[[int], States], parts: Sequence[int], engine: LocalEngine, kind: str,
+    work: Callable[[int], States], parts: Sequence[int], engine: Engine, kind: str,
     checkpoints: Checkpoints, expected: Iterable[Key], done: Advance = lambda part: None,
-    beside: Beside | None = None,
 ) -> States:
     """The merged, canonical states of ``work(part)`` over all parts.
 
@@ -40,16 +31,15 @@ def run_pass(
     kind : what the pass is called among the checkpoints.
     expected : the statistics that it gives, by which saved ones are recognised.
     done : told of each part.
-    beside : what else ``work`` gathers.
     """
-    known = saved_pass(kind, checkpoints, expected, beside)
+    known = saved_pass(kind, checkpoints, expected)
     if known is not None:
         return known
     total: States = {}
     waiting = list(parts)
     begun = checkpoints.load(f"{kind}-part")
     if begun is not None:
-        total = _unpacked(begun, expected, beside)
+        total = _unpacked(begun, expected)
         waiting = [p for p in parts if p not in set(begun["done"])]
         for part in begun["done"]:
             done(part)
@@ -63,28 +53,23 @@ def run_pass(
         size = max(size, int(len(wave) * store.SAVE_SECONDS / max(now - started, 1e-3)))
         if waiting and now - saved >= store.SAVE_SECONDS:
             ended = [p for p in parts if p not in set(waiting)]
-            checkpoints.save(f"{kind}-part", {"done": ended, **_packed(total, beside)})
+            checkpoints.save(f"{kind}-part", {"done": ended, **_packed(total)})
             saved = time.perf_counter()
-    return keep_pass(kind, total, engine, checkpoints, beside)
+    return keep_pass(kind, total, engine, checkpoints)
 
 
-def saved_pass(
-    kind: str, checkpoints: Checkpoints, expected: Iterable[Key], beside: Beside | None = None
-) -> States | None:
+def saved_pass(kind: str, checkpoints: Checkpoints, expected: Iterable[Key]) -> States | None:
     """The states of a pass that was done before; None where there was none."""
     saved = checkpoints.load(kind)
-    return None if saved is None else _unpacked(saved, expected, beside)
+    return None if saved is None else _unpacked(saved, expected)
 
 
-def keep_pass(
-    kind: str, total: States, engine: LocalEngine, checkpoints: Checkpoints,
-    beside: Beside | None = None,
-) -> States:
+def keep_pass(kind: str, total: States, engine: Engine, checkpoints: Checkpoints) -> States:
     """The states of a pass that is done, canonical, and saved."""
     keys = list(total)
-    for i, state in engine.map(lambda key: total[key].canonical(), keys):
+    for i, state in engine.here.map(lambda key: total[key].canonical(), keys):
         total[keys[i]] = state
-    checkpoints.save(kind, _packed(total, beside))
+    checkpoints.save(kind, _packed(total))
     checkpoints.drop(f"{kind}-part")
     return total
 
@@ -107,14 +92,11 @@ def name_of(key: Key) -> str:
     return f"{identity}|{statistic!r}"
 
 
-def _packed(states: States, beside: Beside | None) -> dict[str, Any]:
-    return {"states": {name_of(k): s.arrays() for k, s in states.items()},
-            "beside": None if beside is None else beside.pack()}
+def _packed(states: States) -> dict[str, Any]:
+    return {"states": {name_of(k): s.arrays() for k, s in states.items()}}
 
 
-def _unpacked(value: Any, expected: Iterable[Key], beside: Beside | None) -> States:
-    if beside is not None:
-        beside.unpack(value["beside"])
+def _unpacked(value: Any, expected: Iterable[Key]) -> States:
     return {key: key[0].state(**value["states"][name_of(key)]) for key in expected
             if name_of(key) in value["states"]}
 

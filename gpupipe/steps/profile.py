@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ import pyarrow as pa
 from gpupipe.checkpoints import NOWHERE, Checkpoints, digest
 from gpupipe.data.reader import Columns, Reader
 from gpupipe.data.schema import Schema
-from gpupipe.engine.frames import Array, Frames, width_of
+from gpupipe.engine.frames import Array, Column, Frames, width_of
 from gpupipe.engine.hashing import hash_strings, mix64
 from gpupipe.errors import DataError
 from gpupipe.stats.moments import Moments
@@ -29,6 +28,7 @@ from gpupipe.stats.tables import VOCABULARY_LIMIT, DayCounts, Vocabulary, Vocabu
 from gpupipe.steps.base import Feature
 from gpupipe.steps.graph import Node
 from gpupipe.steps.passes import (
+    Advance,
     Key,
     States,
     fold,
@@ -147,91 +147,126 @@ def take_profile(
     keyed = list(key) if key else whole or names
     columns = [n for n in names if n in schema or n in keyed]
     text = [f.name for f in schema if f.dtype == "string"]
-    fx, parts = engine.fx, dataset.parts
+    parts = dataset.parts
     if not parts:
         raise DataError(f"{dataset.source} has no rows", hint="is it the right file?")
-    gathered = _Facts({})
-    saved = checkpoints.given(
-        columns=digest([schema.to_json(), keyed, target, group, time, weight]))
-    expected = [(s, raw_key(f.name)) for f in schema for s in statistics_of(f.dtype)]
-
-    def profile_part(index: int, names: Sequence[str], last: bool) -> States:
-        states: States = {}
-        facts: list[RowFacts] = []
-        for batch in reader.batches(index, columns):
-            rows = Rows(fx.xp.zeros(len(batch[columns[0]]), dtype="int64"), 1)
-            for f in schema.select(names):
-                for statistic in statistics_of(f.dtype):
-                    state = statistic.partial([batch[f.name]], rows, fx)
-                    fold(states, (statistic, raw_key(f.name)), state)
-            if last:
-                facts.append(_facts(batch, keyed, target, group, time, weight, fx))
-        if last:
-            gathered.by_part[index] = _joined(facts)
-        return states
+    facts = Facts(tuple(keyed), target, tuple(group or ()), time, weight)
+    saved = checkpoints.given(columns=digest([schema.to_json(), repr(facts)]))
+    expected: list[Key] = [(s, raw_key(f.name)) for f in schema for s in statistics_of(f.dtype)]
+    expected.append((facts, ROWS))
+    everything = range(len(parts))
+    advance: Advance = _nothing
+    whole_pass = _ProfilePart(reader, tuple(columns), schema, facts)
 
     def in_memory() -> States:
         """Text that stays in memory is counted and hashed once its batches share a dictionary."""
-        everything = range(len(parts))
-        numbers = partial(profile_part, names=[n for n in names if n in schema and n not in text],
-                          last=False)
-        total = engine.fold(numbers, merge_states, everything) or {}
+        numbers = schema.select([n for n in schema.names if n not in text])
+        total = engine.fold(replace(whole_pass, schema=numbers, facts=None), merge_states,
+                            everything) or {}
         reader.share(text)
-        rest = engine.fold(partial(profile_part, names=text, last=True), merge_states, everything,
-                           lambda i: advance(parts[i].rows))
-        return keep_pass("profile", merge_states(total, rest or {}), engine, saved, gathered)
+        rest = engine.fold(replace(whole_pass, schema=schema.select(text)), merge_states,
+                           everything, lambda i: advance(parts[i].rows))
+        return keep_pass("profile", merge_states(total, rest or {}), engine, saved)
 
-    states = saved_pass("profile", saved, expected, gathered)
+    states = saved_pass("profile", saved, expected)
     if states is None:
         with stage(progress, "profile", dataset.rows) as advance:
             states = in_memory() if reader.keep(columns) else run_pass(
-                partial(profile_part, names=schema.names, last=True), range(len(parts)), engine,
-                "profile", saved, expected, lambda i: advance(parts[i].rows), gathered,
+                whole_pass, everything, engine, "profile", saved, expected,
+                lambda i: advance(parts[i].rows),
             )
     reader.keep_only(schema.names)
-    facts = tuple(gathered.by_part[i] for i in sorted(gathered.by_part))
-    return Profile(schema, states, facts, dataset.rows)
+    gathered = states.pop((facts, ROWS))
+    assert isinstance(gathered, FactsState)
+    return Profile(schema, states, gathered.facts(), dataset.rows)
 
 
-@dataclass
-class _Facts:
-    """What a profile gathers of the rows, by part."""
-
-    by_part: dict[int, RowFacts]
-
-    def pack(self) -> Any:
-        found = {}
-        for index, facts in self.by_part.items():
-            codes, levels = facts.target or (None, None)
-            found[str(index)] = {
-                "key": facts.key, "group": facts.group, "time": facts.time,
-                "weight": facts.weight, "codes": codes, "levels": levels,
-            }
-        return found
-
-    def unpack(self, value: Any) -> None:
-        for index, facts in value.items():
-            codes, levels = facts.pop("codes"), facts.pop("levels")
-            self.by_part[int(index)] = RowFacts(
-                **facts, target=None if codes is None else (codes, levels)
-            )
+def _nothing(n: int) -> None: ...
 
 
-def _facts(
-    batch: Columns, key: Sequence[str], target: str | None,
-    group: Sequence[str] | None, time: str | None, weight: str | None, fx: Frames,
-) -> RowFacts:
-    answer = None
-    if target is not None:
-        codes, levels = fx.factorize(batch[target])
-        answer = (fx.to_host(codes).astype(width_of(-1, len(levels))), levels)
-    return RowFacts(
-        key=fx.to_host(row_hash(batch, key, fx)),
-        group=fx.to_host(row_hash(batch, group, fx)) if group else None,
-        time=fx.to_host(fx.numbers(batch[time])) if time else None,
-        weight=fx.to_host(fx.numbers(batch[weight])) if weight else None,
-        target=answer,
-    )
+ROWS = "rows"
+"""What the facts of rows are filed under, where other states have their column."""
+
+
+@dataclass(frozen=True)
+class FactsState(State):
+    """The facts of each part's rows, as plain data by the part's number."""
+
+    by_part: dict[str, dict[str, Any]]
+
+    def merge(self, other: FactsState) -> FactsState:
+        return FactsState({**self.by_part, **other.by_part})
+
+    @classmethod
+    def of(cls, part: int, facts: RowFacts) -> FactsState:
+        codes, levels = facts.target or (None, None)
+        return cls({str(part): {
+            "key": facts.key, "group": facts.group, "time": facts.time, "weight": facts.weight,
+            "codes": codes, "levels": levels,
+        }})
+
+    def facts(self) -> tuple[RowFacts, ...]:
+        """The facts, in the order of the parts."""
+        found = []
+        for part in sorted(self.by_part, key=int):
+            own = dict(self.by_part[part])
+            codes, levels = own.pop("codes"), own.pop("levels")
+            found.append(RowFacts(**own, target=None if codes is None else (codes, levels)))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Which facts are gathered: the columns of key, group, time and weight, and the target."""
+
+    state: ClassVar[type[State]] = FactsState
+
+    key: tuple[str, ...]
+    target: str | None
+    group: tuple[str, ...]
+    time: str | None
+    weight: str | None
+
+    def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> State:
+        raise TypeError("facts are those of a part, not of a batch: see of()")
+
+    def of(self, batch: Columns, fx: Frames) -> RowFacts:
+        """The facts of a batch's rows."""
+        answer = None
+        if self.target is not None:
+            codes, levels = fx.factorize(batch[self.target])
+            answer = (fx.to_host(codes).astype(width_of(-1, len(levels))), levels)
+        return RowFacts(
+            key=fx.to_host(row_hash(batch, self.key, fx)),
+            group=fx.to_host(row_hash(batch, self.group, fx)) if self.group else None,
+            time=fx.to_host(fx.numbers(batch[self.time])) if self.time else None,
+            weight=fx.to_host(fx.numbers(batch[self.weight])) if self.weight else None,
+            target=answer,
+        )
+
+
+@dataclass(frozen=True)
+class _ProfilePart:
+    """The profile of one part: statistics of the columns in ``schema``, and facts if asked."""
+
+    reader: Reader
+    columns: tuple[str, ...]
+    schema: Schema
+    facts: Facts | None
+
+    def __call__(self, index: int) -> States:
+        fx, states, facts = self.reader.engine.fx, States(), list[RowFacts]()
+        for batch in self.reader.batches(index, self.columns):
+            rows = Rows(fx.xp.zeros(len(batch[self.columns[0]]), dtype="int64"), 1)
+            for f in self.schema:
+                for statistic in statistics_of(f.dtype):
+                    state = statistic.partial([batch[f.name]], rows, fx)
+                    fold(states, (statistic, raw_key(f.name)), state)
+            if self.facts is not None:
+                facts.append(self.facts.of(batch, fx))
+        if self.facts is not None:
+            states[self.facts, ROWS] = FactsState.of(index, _joined(facts))
+        return states
 
 
 def row_hash(batch: Columns, columns: Sequence[str], fx: Frames) -> Array:

@@ -21,8 +21,8 @@ import numpy as np
 from gpupipe.checkpoints import NOWHERE, Checkpoints, digest
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.reader import Reader
+from gpupipe.engine.base import Engine
 from gpupipe.engine.frames import Column
-from gpupipe.engine.local import LocalEngine
 from gpupipe.errors import DataError
 from gpupipe.stats.state import Rows, State, Statistic
 from gpupipe.stats.tables import ByLevel
@@ -72,7 +72,7 @@ class Rowed:
         return self.reader.dataset
 
     @property
-    def engine(self) -> LocalEngine:
+    def engine(self) -> Engine:
         return self.reader.engine
 
     def batches(
@@ -227,21 +227,31 @@ def _scan(
         if node.made_by is None and isinstance(statistic, ByLevel)
     )))
 
-    def scan_part(index: int) -> States:
-        states: States = {}
-        for batch, _ in source.batches(index, columns):
-            assert batch.rows is not None
-            for key, (node, fitted) in wanted.items():
-                column = batch.value(node, fitted)
-                assert isinstance(column, Column)
-                fold(states, key, key[0].partial([column], batch.rows, batch.fx))
-        return states
-
     parts = source.dataset.parts
     if not parts:
         raise DataError(f"{source.dataset.source} has no rows to learn from")
     with stage(progress, f"scan {len(knowledge.scans)}", source.dataset.rows) as advance:
         knowledge.states |= run_pass(
-            scan_part, range(len(parts)), source.engine, "scan", saved, wanted,
+            _ScanPart(source, tuple(columns), wanted), range(len(parts)), source.engine, "scan",
+            saved, wanted,
             lambda i: advance(parts[i].rows),
         )
+
+
+@dataclass(frozen=True)
+class _ScanPart:
+    """The states of one part: of each statistic that is wanted, and the column it is of."""
+
+    source: Rowed
+    columns: tuple[str, ...]
+    wanted: Mapping[Key, tuple[Node, Fitted]]
+
+    def __call__(self, index: int) -> States:
+        states: States = {}
+        for batch, _ in self.source.batches(index, self.columns):
+            assert batch.rows is not None
+            for key, (node, fitted) in self.wanted.items():
+                column = batch.value(node, fitted)
+                assert isinstance(column, Column)
+                fold(states, key, key[0].partial([column], batch.rows, batch.fx))
+        return states

@@ -1,0 +1,184 @@
+"""Clusters: one of this machine's processes, one of its GPUs, or one that is running already."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from gpupipe.errors import EnvironmentFault
+
+START_SECONDS = 60.0
+ALLOWED_FAILURES = 30
+"""A task may be on so many workers as they die before it is thought to be the cause."""
+DASK = "pip install 'gpupipe[dask]'"
+
+
+@dataclass
+class Cluster:
+    """A Dask cluster, and the client that talks to it.
+
+    Attributes
+    ----------
+    why : how it was set up and why so, in words.
+    own : whether it ends with the engine.
+    """
+
+    client: Any
+    address: str
+    dashboard: str | None
+    why: tuple[str, ...]
+    own: bool
+    _closing: list[Any] = field(default_factory=list)
+
+    def close(self) -> None:
+        """End the client, and the cluster if it is the engine's own."""
+        with _quiet():
+            for thing in self._closing:
+                thing.close()
+        for folder in (c for c in self._closing if isinstance(c, _Folder)):
+            folder.close()
+
+
+class _Folder:
+    """A temporary folder that is closed like the rest."""
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="gpupipe-dask-", ignore_cleanup_errors=True)
+        self.name = self._folder.name
+
+    def close(self) -> None:
+        self._folder.cleanup()
+
+
+def connect(address: str) -> Cluster:
+    """The cluster of a running scheduler. EnvironmentFault where none answers."""
+    distributed = _distributed()
+    with _quiet():
+        try:
+            client = distributed.Client(address, timeout=START_SECONDS / 6)
+        except (OSError, ValueError) as error:
+            raise EnvironmentFault(
+                f"no Dask scheduler answers at {address}: {str(error).splitlines()[0]}",
+                hint="start one with scripts/start_cluster.py, and set engine.address to what it "
+                "prints",
+            ) from None
+    mine = distributed.__version__
+    for where, seen in client.get_versions()["workers"].items():
+        theirs = seen["packages"].get("distributed")
+        if theirs != mine:
+            client.close()
+            raise EnvironmentFault(
+                f"the worker {where} runs distributed {theirs}, and this process {mine}",
+                hint="install the same versions on both sides",
+            )
+    return Cluster(client, address, _dashboard(client), (f"the cluster at {address}",), False,
+                   [client])
+
+
+def local_cluster(workers: int, threads: int, memory: int) -> Cluster:
+    """``workers`` processes of this machine with ``threads`` threads and ``memory`` bytes each."""
+    distributed = _distributed()
+    folder = _Folder()
+    with _quiet(), _settings():
+        cluster = distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=threads, processes=True,
+            memory_limit=memory, dashboard_address=_dashboard_address(), protocol="tcp",
+            local_directory=folder.name, silence_logs=logging.CRITICAL,
+        )
+        client = distributed.Client(cluster)
+    why = (f"{workers} worker {'process' if workers == 1 else 'processes'} of {threads} "
+           f"{'thread' if threads == 1 else 'threads'} and {memory / 2**30:.1f} GiB each",)
+    return Cluster(client, cluster.scheduler_address, _dashboard(client), why, True,
+                   [client, cluster, folder])
+
+
+def cuda_cluster(devices: int, threads: int = 1) -> Cluster:
+    """One worker a GPU. What is chosen, and why, is in `Cluster.why`."""
+    _distributed()
+    try:
+        from dask_cuda import LocalCUDACluster
+        from distributed import Client
+    except ImportError as error:
+        raise EnvironmentFault(f"dask-cuda cannot be imported: {error}",
+                               hint="pip install 'gpupipe[gpu-cu13]'") from None
+    options, why = cuda_options(devices)
+    folder = _Folder()
+    with _quiet(), _settings():
+        cluster = LocalCUDACluster(**options, threads_per_worker=threads,
+                                   dashboard_address=_dashboard_address(),
+                                   local_directory=folder.name)
+        client = Client(cluster)
+    return Cluster(client, cluster.scheduler_address, _dashboard(client), why, True,
+                   [client, cluster, folder])
+
+
+def cuda_options(devices: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The options of `dask_cuda.LocalCUDACluster` for so many GPUs, with the reasons."""
+    fast = devices > 1 and importlib.util.find_spec("ucxx") is not None
+    options: dict[str, Any] = {
+        "n_workers": devices, "rmm_async": True, "enable_cudf_spill": True,
+        "protocol": "ucxx" if fast else "tcp",
+    }
+    return options, (
+        f"{devices} workers, one a GPU" if devices > 1 else "one worker for the GPU",
+        "CUDA's own asynchronous allocator, not an RMM pool: XGBoost allocates beside it, and a "
+        "pool would take its memory",
+        "cuDF spills to the host by itself when the device is full: states and columns are its",
+        "UCXX between the workers: it uses NVLink where there is one" if fast
+        else "TCP between the workers: " + ("ucxx is not installed" if devices > 1
+                                            else "one worker has nobody to talk to fast"),
+    )
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError:
+        raise EnvironmentFault("engine.kind is dask, and Dask is not installed",
+                               hint=DASK) from None
+    return distributed
+
+
+def _dashboard_address() -> str | None:
+    """Any free port, if the dashboard's library is there."""
+    return "127.0.0.1:0" if importlib.util.find_spec("bokeh") else None
+
+
+def _dashboard(client: Any) -> str | None:
+    link: str | None = client.dashboard_link
+    return link if importlib.util.find_spec("bokeh") else None
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801 - reads as a word
+    """Without Dask's warnings: that a port is taken, that a worker was lost."""
+
+    def __enter__(self) -> None:  # type: ignore[override]
+        super().__enter__()
+        warnings.simplefilter("ignore")
+        for name in ("distributed", "distributed.nanny", "distributed.scheduler",
+                     "distributed.core", "distributed.client", "distributed.comm"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _settings() -> Any:
+    import dask
+
+    settings: Mapping[str, Any] = {
+        "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+        "distributed.scheduler.work-stealing": False,  # parts go where their columns are
+        "distributed.worker.daemon": True,
+        "distributed.admin.large-graph-warning-threshold": "1GB",
+        "distributed.comm.timeouts.connect": "30s",
+    }
+    return dask.config.set(settings)
+
+
+def shared_folder(path: Path) -> Path:
+    """``path`` as workers on other machines would need it: absolute, on a shared disk."""
+    return path.absolute()
