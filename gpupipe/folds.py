@@ -55,22 +55,29 @@ class Trainer:
         found: list[list[tuple[FittedModel, Matrix]]] = [[] for _ in self.candidates]
         for wave, threads in self.layout.waves(len(self.split.folds), self.how.threads):
             how = replace(self.how, threads=threads)
-            jobs = [job for k in wave for job in self._jobs(k, self.split.folds[k], how)]
+            jobs = [job for k in wave for job in self.jobs_of(k, self.split.folds[k], how)]
             numbers = " and ".join(str(k + 1) for k in wave)
             with self.timings.stage(f"fold{'s' if len(wave) > 1 else ''} {numbers}"):
-                for at, model in enumerate(self._map(self._train, jobs)):
+                for at, model in enumerate(self._map(self.train, jobs)):
                     found[at % len(self.candidates)].append((model, jobs[at].judged))
         return found
 
     def final(self, rounds: Sequence[int | None]) -> list[tuple[FittedModel, Matrix]]:
         """For each candidate the model of all training rows, and the holdout's matrix."""
-        manners = [replace(self.how, rounds=r) for r in rounds]
+        jobs = self.final_jobs([replace(self.how, rounds=r) for r in rounds])
+        with self.timings.stage("final training"):
+            return [(self.train(job), job.judged) for job in jobs]
+
+    def final_jobs(self, manners: Sequence[Training]) -> list[Job]:
+        """The trainings on all training rows."""
         scopes = [model_scope(self.checkpoints, c, f[0], (self.split.train,), m)
                   for c, f, m in zip(self.candidates, self.fitted, manners, strict=True)]
-        jobs = self._read("final matrix", 0, self.split.train, self.split.holdout, manners, scopes,
+        return self._read("final matrix", 0, self.split.train, self.split.holdout, manners, scopes,
                           watched=False, last=True)
-        with self.timings.stage("final training"):
-            return [(self._train(job), job.judged) for job in jobs]
+
+    def only(self, at: int) -> Trainer:
+        """The trainer of one candidate alone."""
+        return replace(self, candidates=[self.candidates[at]], fitted=[self.fitted[at]])
 
     def out_of_fold(
         self, number: np.ndarray, folds: Sequence[tuple[FittedModel, Matrix]], rounds: int | None
@@ -89,7 +96,8 @@ class Trainer:
         with ThreadPoolExecutor(self.layout.at_once) as pool:
             return list(pool.map(function, items))
 
-    def _jobs(self, k: int, part: Fold, how: Training) -> list[_Job]:
+    def jobs_of(self, k: int, part: Fold, how: Training) -> list[Job]:
+        """The trainings of fold ``k``."""
         scopes = [model_scope(self.checkpoints, c, f[k + 1], (part.train, part.valid), how)
                   for c, f in zip(self.candidates, self.fitted, strict=True)]
         return self._read(f"fold {k + 1} matrix", k + 1, part.train, part.valid,
@@ -99,7 +107,7 @@ class Trainer:
         self, stage: str, view: int, train: Sequence[int], judged: Sequence[int],
         manners: Sequence[Training], scopes: Sequence[Checkpoints], *, watched: bool = True,
         last: bool = False,
-    ) -> list[_Job]:
+    ) -> list[Job]:
         """The jobs of one part, with their matrices, from one pass over the table."""
         known = [s.load("model") for s in scopes]
         self.reused += sum(k is not None for k in known)
@@ -108,12 +116,12 @@ class Trainer:
         with self.timings.stage(stage):
             pairs = matrices(self.source, asks, train, judged, [k is None for k in known], last)
         return [
-            _Job(c, k, learned, unseen, watched, replace(m, checkpoints=s))
+            Job(c, k, learned, unseen, watched, replace(m, checkpoints=s))
             for c, k, (learned, unseen), m, s in zip(
                 self.candidates, known, pairs, manners, scopes, strict=True)
         ]
 
-    def _train(self, job: _Job) -> FittedModel:
+    def train(self, job: Job) -> FittedModel:
         """The trained model: the known one, if there is, or else trained now and saved."""
         family, how = job.candidate.model, job.how
         learned, job.learned = job.learned, None  # not needed any more once it is trained
@@ -130,7 +138,7 @@ class Trainer:
 
 
 @dataclass
-class _Job:
+class Job:
     """One training: what was saved of it, what it learns from and what it is judged by."""
 
     candidate: Candidate
@@ -157,8 +165,14 @@ def model_scope(
     return checkpoints.given(
         features=digest([fitted.identity(node) for node in candidate.graph.outputs]),
         model=digest([model.kind, getattr(model, "params", {})]),
-        part=digest([part, candidate.limit]), how=digest([how.seed, how.threads, how.rounds]),
+        part=digest([part, candidate.limit]), how=digest([how.seed, how.threads, how.processes,
+                                                      how.rounds]),
     )
+
+
+def processes_of(candidate: Candidate, there: int) -> int:
+    """How many of the processes that are there train the final model together."""
+    return there if candidate.model.spreads and candidate.limit is None else 1
 
 
 def rounds_of(candidate: Candidate, curves: Sequence[dict[str, Any] | None]) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from gpupipe.evaluate.curves import curves
 from gpupipe.evaluate.metrics import choose
 from gpupipe.evaluate.scores import evaluate, paired_difference, slice_scores
 from gpupipe.rows import label_of
+from gpupipe.steps.scan import Rowed
 from gpupipe.training import Trained
 
 SLICE_LEVELS = 50
@@ -156,25 +158,31 @@ def read_column(
     trained: Trained, column: str, buckets: Sequence[int]
 ) -> pa.Array | np.ndarray:
     """A source column of the rows in some buckets: text and booleans as they are, else float64."""
-    rowed, dataset = trained.rowed, trained.dataset
-    fx, dtype = rowed.engine.fx, dataset.schema[column].dtype
-
-    def part(index: int) -> list[Any]:
-        out = []
-        mask = np.isin(rowed.rows[index].bucket, list(buckets))
-        for batch, where in rowed.batches(index, [column]):
-            found = batch.columns[column]
-            if dtype in ("string", "bool"):
-                out.append(_plain(found, mask[where], fx))
-            else:
-                out.append(fx.to_host(fx.numbers(found))[mask[where]])
-        return out
-
+    rowed, dtype = trained.rowed, trained.dataset.schema[column].dtype
+    text = dtype in ("string", "bool")
+    part = _ReadColumn(rowed, column, text, tuple(buckets))
     parts = dict(rowed.engine.map(part, range(len(rowed.rows))))
     pieces = [p for i in sorted(parts) for p in parts[i]]
-    if dtype in ("string", "bool"):
-        return pa.concat_arrays(pieces)
-    return np.concatenate(pieces)
+    return pa.concat_arrays(pieces) if text else np.concatenate(pieces)
+
+
+@dataclass(frozen=True)
+class _ReadColumn:
+    """A part's values of a column in some buckets, on the host."""
+
+    rowed: Rowed
+    column: str
+    text: bool
+    buckets: tuple[int, ...]
+
+    def __call__(self, index: int) -> list[Any]:
+        fx, out = self.rowed.engine.fx, []
+        mask = np.isin(self.rowed.rows[index].bucket, list(self.buckets))
+        for batch, where in self.rowed.batches(index, [self.column]):
+            found = batch.columns[self.column]
+            out.append(_plain(found, mask[where], fx) if self.text
+                       else fx.to_host(fx.numbers(found))[mask[where]])
+        return out
 
 
 def _plain(column: Column, mask: np.ndarray, fx: Any) -> pa.Array:

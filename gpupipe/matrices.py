@@ -7,8 +7,9 @@ it, the next ones ahead, and is never in memory as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,17 @@ class Source:
     ----------
     keys : the hash of each row's key, one array a part.
     streamed : whether the matrices are too large to be held.
+    parts : the parts of the table that they are made from; None: all.
     """
 
     rowed: Rowed
     keys: tuple[np.ndarray, ...]
     streamed: bool
+    parts: tuple[int, ...] | None = None
+
+    @property
+    def indices(self) -> Sequence[int]:
+        return range(len(self.rowed.rows)) if self.parts is None else self.parts
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,11 @@ def matrices(
     ]
 
 
+def lazy_matrix(source: Source, ask: Ask, buckets: Sequence[int]) -> Matrix:
+    """The features of the rows in some buckets, which are made when they are asked for."""
+    return _Wanted(source, ask, tuple(buckets)).matrix(None)
+
+
 @dataclass(frozen=True, eq=False)
 class _Wanted:
     """A matrix: the features of the rows in some buckets, or of a sample of them.
@@ -90,18 +102,24 @@ class _Wanted:
         values = matrix(self.ask.graph, self.ask.fitted, batch)
         return values if rows.all() else values[rows]
 
+    def part(self, index: int) -> list[Any]:
+        """The chunks of one part."""
+        rows = self.rows(index)
+        if not rows.any():
+            return []
+        chunks = [self.of(batch, rows[where])
+                  for batch, where in self.source.rowed.batches(index, self.ask.graph.raw)]
+        return [c for c in chunks if len(c)]
+
     def __iter__(self) -> Iterator[Any]:
-        rowed = self.source.rowed
+        for chunks in self.source.rowed.engine.ordered(self.part, self.source.indices):
+            yield from chunks
 
-        def part(index: int) -> list[Any]:
-            rows = self.rows(index)
-            if not rows.any():
-                return []
-            return [self.of(batch, rows[where])
-                    for batch, where in rowed.batches(index, self.ask.graph.raw)]
-
-        for chunks in rowed.engine.ordered(part, range(len(rowed.rows))):
-            yield from (c for c in chunks if len(c))
+    def each(self, function: Callable[[Any], Any]) -> Iterator[Any]:
+        """The function of every chunk, worked out where the chunk is."""
+        each = _Each(self, function)
+        for found in self.source.rowed.engine.ordered(each, self.source.indices):
+            yield from found
 
     def matrix(self, chunks: Sequence[Any] | None) -> Matrix:
         """The matrix of these chunks; of this stream where there are none."""
@@ -109,6 +127,17 @@ class _Wanted:
         names = feature_names(self.ask.graph, self.ask.fitted)
         return Matrix(self if chunks is None else tuple(chunks), target, weight,
                       tuple(n for n, _ in names), tuple(k for _, k in names))
+
+
+@dataclass(frozen=True)
+class _Each:
+    """A function of the chunks of a part."""
+
+    wanted: _Wanted
+    function: Callable[[Any], Any]
+
+    def __call__(self, index: int) -> list[Any]:
+        return [self.function(chunk) for chunk in self.wanted.part(index)]
 
 
 def _held(source: Source, wanted: Sequence[_Wanted], last: bool) -> dict[int, list[Any]]:
@@ -129,13 +158,15 @@ def _held(source: Source, wanted: Sequence[_Wanted], last: bool) -> dict[int, li
             release_memory()  # of the part's columns, before the next part needs as much
         return out
 
-    parts = dict(rowed.engine.map(part, range(len(rowed.rows))))
+    indices = source.indices
+    parts = dict(rowed.engine.map(part, indices))
     return {id(w): [chunk for i in sorted(parts) for chunk in parts[i][at]]
             for at, w in enumerate(wanted)}
 
 
 def _sample_share(source: Source, limit: int | None, buckets: Sequence[int]) -> float:
-    n = sum(int(np.isin(r.bucket, list(buckets)).sum()) for r in source.rowed.rows)
+    rows = source.rowed.rows  # of all parts: a sample's share must not depend on the worker
+    n = sum(int(np.isin(r.bucket, list(buckets)).sum()) for r in rows)
     return 1.0 if limit is None or n <= limit else limit / n
 
 
@@ -151,7 +182,8 @@ def _rows_of(
     source: Source, buckets: Sequence[int], share: float
 ) -> tuple[np.ndarray, np.ndarray | None]:
     targets, weights = [], []
-    for i, r in enumerate(source.rowed.rows):
+    for i in source.indices:
+        r = source.rowed.rows[i]
         mask = np.isin(r.bucket, list(buckets)) & _sampled(source, i, share)
         assert r.target is not None
         targets.append(r.target[mask])
@@ -162,4 +194,11 @@ def _rows_of(
 
 def predict_chunks(model: FittedModel, rows: Matrix, rounds: int | None = None) -> np.ndarray:
     """A model's predictions for a matrix, on the host."""
-    return np.concatenate([to_host(model.predict(c, rounds)) for c in rows.chunks])
+    predict = partial(_predicted, model, rounds)
+    chunks = rows.chunks
+    found = chunks.each(predict) if isinstance(chunks, _Wanted) else map(predict, chunks)
+    return np.concatenate(list(found))
+
+
+def _predicted(model: FittedModel, rounds: int | None, chunk: Any) -> np.ndarray:
+    return to_host(model.predict(chunk, rounds))

@@ -8,7 +8,7 @@ from typing import Any
 from gpupipe.checkpoints import Checkpoints
 from gpupipe.engine.choose import Choice
 from gpupipe.engine.memory import Layout
-from gpupipe.folds import model_scope, rounds_of
+from gpupipe.folds import model_scope, processes_of, rounds_of
 from gpupipe.prepare import Prepared
 from gpupipe.steps.graph import Graph, feature_names
 from gpupipe.steps.scan import Unscanned, learn
@@ -99,12 +99,12 @@ def make_plan(
 def plan_of(ready: Prepared, choice: Choice) -> Plan:
     """The plan for a pipeline of which nothing is learned yet, and what of it is done already."""
     graph = ready.graphs[0]
-    stages, width = saved_stages(ready)
+    stages, width = saved_stages(ready, choice.workers if choice.remote else 0)
     return make_plan(choice, graph, ready.profile.rows, len(ready.reader.dataset.schema.fields),
                      len(ready.split.folds), ready.layout(width), stages)
 
 
-def saved_stages(ready: Prepared) -> tuple[tuple[Saved, ...], int]:
+def saved_stages(ready: Prepared, there: int) -> tuple[tuple[Saved, ...], int]:
     """Which stages earlier runs on the same data have done; and the matrix's width so far known."""
     found = [Saved("profile", True)]  # whoever prepared has it now
     width = len(ready.graphs[0].outputs)
@@ -117,7 +117,7 @@ def saved_stages(ready: Prepared) -> tuple[tuple[Saved, ...], int]:
     found += [Saved(f"scan {i}", True) for i, _ in enumerate(knowledge.scans, 1)]
     width = len(feature_names(ready.graphs[0], fitted[0][0]))
     how = manner(ready.config, ready.reader.engine)
-    waves = ready.layout(width).waves(len(ready.split.folds), how.threads)
+    waves = ready.layout(width).waves(len(ready.split.folds), how.threads, bool(there))
     threads = {k: each for wave, each in waves for k in wave}
     for c, candidate in enumerate(ready.candidates):
         curves = []
@@ -131,7 +131,8 @@ def saved_stages(ready: Prepared) -> tuple[tuple[Saved, ...], int]:
         if not all(s.cached for s in found[len(found) - len(curves):]):
             found.append(Saved(last, False, "follows from the folds"))
             continue
-        whole = replace(how, rounds=rounds_of(candidate, curves))
+        whole = replace(how, rounds=rounds_of(candidate, curves),
+                        processes=processes_of(candidate, there) if there else 1)
         found.append(_saved(last, model_scope(ready.checkpoints, candidate, fitted[c][0],
                                               (ready.split.train,), whole)))
     return tuple(found), width

@@ -84,6 +84,7 @@ def prepare(
     own_steps = steps_of(config)
     check_columns(config, dataset)
     group, moment = split_columns(config)
+    engine.pin(dataset)
     reader = Reader(dataset, engine)
     with timings.stage("profile", dataset.rows):
         profile = take_profile(
@@ -95,6 +96,7 @@ def prepare(
     check_metrics(config, target)
     with timings.stage("split", dataset.rows):
         split, rows = split_rows(config, profile, target)
+    engine.pin(rows)
     features = raw_features(config, dataset)
     candidates = [Candidate("model", model, _graph(config, own_steps, features, profile, model,
                                                    target))]

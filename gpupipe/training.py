@@ -75,6 +75,7 @@ class Trained:
     timings: Timings
     fingerprint: dict[str, str]
     layout: Layout
+    checkpoints: Checkpoints
 
     @property
     def model(self) -> Outcome:
@@ -135,7 +136,7 @@ def train(
     if not layout.keep:
         ready.reader.keep_only(())
     trained = Trained(config, dataset, ready.profile, ready.split, ready.target, ready.rowed,
-                      knowledge, {}, ready.notes, timings, learned, layout)
+                      knowledge, {}, ready.notes, timings, learned, layout, ready.checkpoints)
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
         _train_all(trained, ready.candidates, fitted, ready.checkpoints, Path(folder), progress,
                    final)
@@ -158,6 +159,15 @@ def manner(config: PipelineConfig, engine: Engine) -> Training:
     return Training(config.seed, engine.workers)
 
 
+def _trainer_of(engine: Engine) -> type[Trainer]:
+    """Models are trained in this process, or by the workers of a cluster."""
+    if not engine.remote:
+        return Trainer
+    from gpupipe.remote import RemoteTrainer
+
+    return RemoteTrainer
+
+
 def _train_all(
     trained: Trained, candidates: list[Candidate], fitted: list[list[Fitted]],
     checkpoints: Checkpoints, scratch: Path, progress: Any, final: bool,
@@ -167,13 +177,15 @@ def _train_all(
                   spill=scratch if layout.bins == "disk" else None)
     source = Source(trained.rowed, tuple(f.key for f in trained.profile.facts),
                     layout.matrix == "streamed")
+    engine = trained.rowed.engine
+    engine.pin(source.keys)
     # A matrix for each fold. One for all, with weights of 0 for a fold's judged rows, takes as
     # long: what it saves in bins it loses by growing trees over rows that count for nothing
     # (benchmarks/folds.py). And what steps learned differs between folds.
     total = (len(split.folds) + final) * len(candidates)
     with stage(progress, "train", total, "models") as advance:
-        trainer = Trainer(candidates, fitted, source, trained.target, split, layout, how,
-                          checkpoints, trained.timings, advance)
+        trainer = _trainer_of(engine)(candidates, fitted, source, trained.target, split, layout,
+                                      how, checkpoints, trained.timings, advance)
         folds = trainer.folds()
         curves = [[m.curve for m, _ in f] for f in folds]
         rounds = [rounds_of(c, found) for c, found in zip(candidates, curves, strict=True)]

@@ -27,7 +27,7 @@ from gpupipe.bundle.scoring import Bundle, golden_rows
 from gpupipe.checkpoints import Checkpoints, crash_point, sweep, temporary_name
 from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.console import reading
-from gpupipe.data.dataset import Dataset
+from gpupipe.data.dataset import Dataset, on_disk
 from gpupipe.data.ingest import ingest
 from gpupipe.engine.choose import Choice, choose
 from gpupipe.engine.machine import peak_memory
@@ -92,7 +92,14 @@ def run(
     """
     choice = choose(config.engine)
     _check_runs(runs)
-    trained, checkpoints = _trained(config, choice, runs / ".cache", source, progress)
+    with _trained(config, choice, runs / ".cache", source, progress) as (trained, choice):
+        return _finished(config, runs, trained, choice)
+
+
+def _finished(
+    config: PipelineConfig, runs: Path, trained: Trained, choice: Choice
+) -> RunResult:
+    """What was trained, evaluated and written."""
     dataset, timings = trained.dataset, trained.timings
     planned = make_plan(choice, trained.model.candidate.graph, dataset.rows,
                         len(dataset.schema.fields), len(trained.split.folds), trained.layout)
@@ -117,7 +124,7 @@ def run(
         _write_json(folder / "manifest.json", manifest)
         _write_json(folder / "metrics.json", {**metrics, "slices": sliced})
         _write_json(folder / "config.json", dump_config(config))
-    checkpoints.prune()
+    trained.checkpoints.prune()
     part = headline(metrics)
     return RunResult(runs / run_id, {
         "name": config.name, "task": trained.target.task, "rows": dataset.rows,
@@ -149,11 +156,11 @@ def cross_validate(
                            "set split.folds to 2 or more")
     cache = cache or Path("runs") / ".cache"
     _check_runs(cache.parent)
-    trained, checkpoints = _trained(config, choose(config.engine), cache, source, progress,
-                                    final=False)
-    with trained.timings.stage("evaluate"):
-        metrics = judge(trained)
-    checkpoints.prune()
+    with _trained(config, choose(config.engine), cache, source, progress,
+                  final=False) as (trained, _):
+        with trained.timings.stage("evaluate"):
+            metrics = judge(trained)
+        trained.checkpoints.prune()
     part = metrics["cross_validation"]
     return {
         "name": config.name, "task": trained.target.task, "rows": part["rows"],
@@ -171,7 +178,7 @@ def plan(config: PipelineConfig, *, progress: Any = None, cache: Path | None = N
     """
     choice, cache = choose(config.engine), cache or Path("runs") / ".cache"
     dataset = _ingest(config, cache, None, progress)
-    ready = prepare(config, dataset, choice.engine(), progress=progress,
+    ready = prepare(config, dataset, choice.here(), progress=progress,
                     checkpoints=_checkpoints(cache, dataset))
     return plan_of(ready, choice)
 
@@ -182,7 +189,7 @@ def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str
 
     cache = Path("runs") / ".cache"
     dataset = _ingest(config, cache, None, progress)
-    prepare(config, dataset, choose(config.engine).engine(), progress=progress,
+    prepare(config, dataset, choose(config.engine).here(), progress=progress,
             checkpoints=_checkpoints(cache, dataset))
     apart = {*dropped(config, dataset), *(config.data.key or ())}
     found = [{"kind": "note", "message": n} for n in dataset.notes]
@@ -242,31 +249,32 @@ def _ingest(config: PipelineConfig, cache: Path, source: object, progress: Any) 
         return replace(read(named), left_out=tuple(named))
 
 
+@contextmanager
 def _trained(
     config: PipelineConfig, choice: Choice, cache: Path, source: object, progress: Any,
     final: bool = True,
-) -> tuple[Trained, Checkpoints]:
-    """The trained models, and the checkpoints of their data."""
+) -> Iterator[tuple[Trained, Choice]]:
+    """The trained models, while the engine is there on which they were, and what it is."""
     load_ahead(config.model.kind)
     timings = Timings()
-    with timings.stage("ingest"):
-        dataset = _ingest(config, cache, source, progress)
-    checkpoints = _checkpoints(cache, dataset)
-    with _scratch(cache) as scratch:
-        trained = train(config, dataset, choice.engine(), progress=progress, timings=timings,
-                        checkpoints=checkpoints, scratch=scratch, final=final)
-    return trained, checkpoints
+    with choice.opened() as (engine, opened), _scratch(cache) as scratch:
+        with timings.stage("ingest"):
+            dataset = _ingest(config, cache, source, progress)
+            if opened.remote:
+                dataset = on_disk(dataset, scratch)
+        yield train(config, dataset, engine, progress=progress, timings=timings,
+                    checkpoints=_checkpoints(cache, dataset), scratch=scratch, final=final), opened
 
 
 def _checkpoints(cache: Path, dataset: Dataset) -> Checkpoints:
     """What earlier runs on the same data left."""
-    return Checkpoints(cache / "steps").given(data=dataset.fingerprint)
+    return Checkpoints(cache.absolute() / "steps").given(data=dataset.fingerprint)
 
 
 @contextmanager
 def _scratch(cache: Path) -> Iterator[Path]:
     """A folder for what does not fit into memory, while a run goes on."""
-    folder = temporary_name(cache / "scratch")
+    folder = temporary_name(cache.absolute() / "scratch")
     folder.mkdir(parents=True)
     sweep(cache)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -160,3 +160,23 @@ def parquet_dataset(
             if rows:
                 parts.append(ParquetPart(str(path), group, rows, schema, fixed))
     return Dataset(schema, tuple(parts), fingerprint, source, notes, quarantine or Quarantine())
+
+
+def on_disk(dataset: Dataset, folder: Path) -> Dataset:
+    """The same dataset in Parquet files, each part one, so that other processes can read it.
+
+    Itself where it lies in files already.
+    """
+    if not any(isinstance(part, MemoryPart) for part in dataset.parts):
+        return replace(dataset, parts=tuple(
+            replace(p, path=str(Path(p.path).absolute())) if isinstance(p, ParquetPart) else p
+            for p in dataset.parts
+        ))
+    parts: list[Part] = []
+    for number, part in enumerate(dataset.parts):
+        path = folder.absolute() / f"part-{number:05}.parquet"
+        tables = [t.unify_dictionaries() for t in part.stream(dataset.schema.names, part.rows)]
+        table = pa.concat_tables(tables, promote_options="permissive")
+        pq.write_table(table, path, row_group_size=part.rows, compression="lz4")
+        parts.append(ParquetPart(str(path), 0, part.rows, dataset.schema))
+    return replace(dataset, parts=tuple(parts))

@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -79,6 +78,19 @@ def connect(address: str) -> Cluster:
             )
     return Cluster(client, address, _dashboard(client), (f"the cluster at {address}",), False,
                    [client])
+
+
+def workers_at(address: str) -> list[tuple[int, int]]:
+    """Threads and bytes of memory of each worker of a running scheduler."""
+    cluster = connect(address)
+    try:
+        found = cluster.client.scheduler_info(n_workers=-1)["workers"].values()
+        if not found:
+            raise EnvironmentFault(f"the Dask scheduler at {address} has no workers",
+                                   hint=f"start some: `dask worker {address}`")
+        return [(w["nthreads"], int(w["memory_limit"] or 0)) for w in found]
+    finally:
+        cluster.close()
 
 
 def local_cluster(workers: int, threads: int, memory: int) -> Cluster:
@@ -177,8 +189,3 @@ def _settings() -> Any:
         "distributed.comm.timeouts.connect": "30s",
     }
     return dask.config.set(settings)
-
-
-def shared_folder(path: Path) -> Path:
-    """``path`` as workers on other machines would need it: absolute, on a shared disk."""
-    return path.absolute()

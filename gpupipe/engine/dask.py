@@ -142,14 +142,16 @@ class DaskEngine:
         self.client.run(_here, token, packed.result(), dict(zip(pinned[0], values, strict=True)),
                         on_error="ignore")
 
-    def together(self, function: Callable[[int], S]) -> list[S]:
-        """``function(rank)`` in all workers at once, which may talk to each other meanwhile.
+    def together(self, function: Callable[[int], S], size: int) -> list[S]:
+        """``function(rank)`` in ``size`` workers at once, which may talk to each other meanwhile.
 
         Raises
         ------
         WorkerLost : where one left, or failed because another one left; all are free again.
         """
-        sent, addresses = self._sent(function), self._addresses()
+        sent, addresses = self._sent(function), self._addresses()[:size]
+        if len(addresses) < size:
+            raise WorkerLost(f"{size - len(addresses)} of {size}")
         tasks = {
             rank: self.client.submit(_call, *sent, rank, workers=[address], pure=False,
                                      allow_other_workers=False, priority=10)
@@ -165,9 +167,10 @@ class DaskEngine:
                 if not gone and failed:
                     time.sleep(1.0)  # whether a worker is gone is known a moment later
                     gone = set(addresses) - set(self._addresses(wait=False))
+                error = failed[0].exception() if failed else None
                 self._release(list(tasks.values()))
-                if failed and not gone:
-                    failed[0].result()  # it failed by itself
+                if error is not None and not gone:
+                    raise error  # it failed by itself
                 raise WorkerLost(", ".join(sorted(gone)) or "a worker")
             time.sleep(0.05)
 
@@ -177,8 +180,6 @@ class DaskEngine:
             future.cancel(force=True)
         deadline = time.monotonic() + GRACE_SECONDS
         while time.monotonic() < deadline:
-            busy = [a for a, keys in self.client.processing().items()
-                    if any(str(f.key) in map(str, keys) for f in futures)]
             running = self.client.run(_running, on_error="ignore")
             busy = [a for a, n in running.items() if isinstance(n, int) and n]
             if not busy:
@@ -189,6 +190,10 @@ class DaskEngine:
                 self.client.restart_workers(busy, timeout=RETURN_SECONDS)
         with suppress(Exception):  # with fewer workers it goes on all the same
             self.client.wait_for_workers(self.processes, timeout=RETURN_SECONDS)
+
+    def there_are(self) -> int:
+        """How many workers there are at this moment; one at least, or it is waited for."""
+        return len(self._addresses())
 
     def close(self) -> None:
         """Let go of all that the workers hold, and of the cluster if it is the engine's own."""

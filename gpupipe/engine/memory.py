@@ -54,8 +54,15 @@ class Layout:
     why: str
     at_once: int = 1
 
-    def waves(self, folds: int, threads: int) -> list[tuple[range, int]]:
-        """The folds that are trained side by side, one wave after the other; threads of each."""
+    def waves(
+        self, folds: int, threads: int, remote: bool = False
+    ) -> list[tuple[range, int]]:
+        """The folds that are trained side by side, one wave after the other; threads of each.
+
+        With ``remote`` workers all are one wave: whoever is free takes the next one.
+        """
+        if remote:
+            return [(range(folds), max(1, threads // self.at_once))] if folds else []
         starts = range(0, folds, self.at_once)
         waves = [range(first, min(first + self.at_once, folds)) for first in starts]
         return [(wave, max(1, threads // len(wave))) for wave in waves]

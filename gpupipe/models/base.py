@@ -93,11 +93,13 @@ class Training:
     """How to train: seed, threads, and rounds where the cross-validation has chosen them.
 
     ``checkpoints`` are this training's own: a long one saves what it has there. ``spill`` is
-    the folder for what does not fit into memory; None where all of it does.
+    the folder for what does not fit into memory; None where all of it does. With several
+    ``processes`` each has some of the rows, and they train one model together.
     """
 
     seed: int = 0
     threads: int = 1
+    processes: int = 1
     rounds: int | None = None
     checkpoints: Checkpoints = NOWHERE
     spill: Path | None = None
@@ -110,6 +112,9 @@ class Model(Protocol):
     needs: ClassVar[Needs]
     streams: ClassVar[bool]
     """Whether it learns chunk by chunk, without the whole matrix in memory."""
+    spreads: ClassVar[bool]
+    """Whether processes with some of the rows each can train it together: such a family has
+    ``ring`` and ``joined`` (see `models.ring`)."""
 
     def __init__(self, params: Mapping[str, Any]) -> None: ...
 

@@ -30,6 +30,7 @@ class Constant:
     kind: ClassVar[str]
     needs: ClassVar[Needs] = "anything"
     streams: ClassVar[bool] = True
+    spreads: ClassVar[bool] = False
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         check_params("constant", params, set())

@@ -41,6 +41,7 @@ class Linear:
     kind: ClassVar[str]
     needs: ClassVar[Needs] = "numbers"
     streams: ClassVar[bool] = False
+    spreads: ClassVar[bool] = False
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         check_params("linear", params, set(DEFAULTS))

@@ -28,6 +28,7 @@ from gpupipe.models.base import (
     register,
 )
 from gpupipe.models.boosting import Patience, boost
+from gpupipe.models.ring import joined, ring
 from gpupipe.steps.base import Target
 
 if TYPE_CHECKING:
@@ -119,7 +120,10 @@ class XGBoost:
     kind: ClassVar[str]
     needs: ClassVar[Needs] = "anything"
     streams: ClassVar[bool] = True
+    spreads: ClassVar[bool] = True
     library = staticmethod(library)
+    ring = staticmethod(ring)
+    joined = staticmethod(joined)
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         check_params("xgboost", params, {*PARAMETERS, *OURS, *ALIASES})
@@ -165,7 +169,8 @@ class XGBoost:
         if target.task == "multiclass":
             native["num_class"] = len(target.classes)
         try:
-            data = _quantised(train, native, None, how.spill)
+            sampled = how.processes == 1  # together they take all rows: each has few
+            data = _quantised(train, native, None, how.spill, sampled)
             watched = None if valid is None else _quantised(valid, native, data, how.spill)
             booster, curve, judged = boost(native, data, watched, int(rounds), Patience(
                 patience, self._least_gain(valid, target)), how.checkpoints)
@@ -269,7 +274,7 @@ def _chunks() -> Any:
 
 def _quantised(
     matrix: Matrix, params: dict[str, Any], reference: xgboost.QuantileDMatrix | None,
-    spill: Path | None,
+    spill: Path | None, sampled: bool = False,
 ) -> xgboost.QuantileDMatrix:
     """The matrix in bins: those of ``reference``, else of its own quantiles.
 
@@ -278,13 +283,14 @@ def _quantised(
     off by some 0.02 % with this many). Codes are left out of it: a rare one might be missed.
     """
     step = matrix.rows // CUT_ROWS
-    if reference is None and step >= 4 and not any(matrix.categorical):
+    if sampled and step >= 4 and not any(matrix.categorical):
         reference = _quantised(matrix.every(step), params, None, None)
     shared = {"max_bin": int(params["max_bin"]), "ref": reference, "nthread": params["nthread"],
               "enable_categorical": True}
     if spill is None:
         return library().QuantileDMatrix(_chunks()(matrix, None), **shared)
     prefix = temporary_name(spill / "bins")  # a name for this matrix alone
+    prefix.parent.mkdir(parents=True, exist_ok=True)
     return library().ExtMemQuantileDMatrix(_chunks()(matrix, str(prefix)), **shared)
 
 
