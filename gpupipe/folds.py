@@ -84,7 +84,7 @@ class Trainer:
     ) -> np.ndarray:
         """Predictions for every row that a fold judged, in row order; ``number`` is its fold."""
         out: np.ndarray | None = None
-        for k, scores in enumerate(self._map(lambda f: _predicted(f[0], f[1], rounds), folds)):
+        for k, scores in enumerate(self._map(lambda f: predicted(f[0], f[1], rounds), folds)):
             if out is None:
                 out = np.empty((len(number), *scores.shape[1:]))
             out[number == k] = scores
@@ -149,8 +149,8 @@ class Job:
     how: Training
 
 
-def _predicted(model: FittedModel, rows: Matrix, rounds: int | None) -> np.ndarray:
-    """A fold's predictions for its judged rows: the ones training knows, or made now."""
+def predicted(model: FittedModel, rows: Matrix, rounds: int | None = None) -> np.ndarray:
+    """Predictions for the rows that a model is judged by: those it came with, or made now."""
     if model.judged is not None and rounds in (None, model.rounds):
         return to_host(model.judged)
     return predict_chunks(model, rows, rounds)

@@ -20,7 +20,7 @@ from gpupipe.engine.arrays import to_host
 from gpupipe.engine.dask import DaskEngine, WorkerLost
 from gpupipe.errors import EnvironmentFault
 from gpupipe.folds import Trainer, model_scope, processes_of
-from gpupipe.matrices import Ask, lazy_matrix, matrices
+from gpupipe.matrices import Ask, lazy_matrix, matrices, predict_chunks
 from gpupipe.models import FittedModel, Matrix, Training
 from gpupipe.prepare import Candidate
 from gpupipe.timings import Timings
@@ -165,7 +165,10 @@ class _FinalThere:
 
     def __call__(self, _: int) -> _Result:
         (job,) = self.trainer.only(self.at).final_jobs([self.how])
-        return _plain(self.trainer.train(job))
+        model = self.trainer.train(job)
+        if self.trainer.split.holdout:
+            model.judged = predict_chunks(model, job.judged)
+        return _plain(model)
 
 
 @dataclass(frozen=True)

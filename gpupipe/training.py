@@ -23,8 +23,8 @@ from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import MIB, Layout
 from gpupipe.errors import EnvironmentFault
 from gpupipe.fingerprint import fingerprint
-from gpupipe.folds import Trainer, rounds_of
-from gpupipe.matrices import Source, predict_chunks
+from gpupipe.folds import Trainer, predicted, rounds_of
+from gpupipe.matrices import Source
 from gpupipe.models import FittedModel, Training
 from gpupipe.prepare import Candidate, prepare
 from gpupipe.steps import Target
@@ -196,7 +196,7 @@ def _train_all(
             model, unseen = whole[c]
             trained.outcomes[candidate.name] = Outcome(
                 candidate, fitted[c][0], model,
-                predict_chunks(model, unseen) if model and unseen and split.holdout else None,
+                predicted(model, unseen) if model and unseen and split.holdout else None,
                 None if number is None else trainer.out_of_fold(number, folds[c], rounds[c]),
                 [curve for curve in curves[c] if curve], rounds[c],
             )

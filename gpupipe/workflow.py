@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,7 @@ def _trained(
     load_ahead(config.model.kind)
     timings = Timings()
     with choice.opened() as (engine, opened), _scratch(cache) as scratch:
+        engine.warm(partial(load_ahead, config.model.kind))
         with timings.stage("ingest"):
             dataset = _ingest(config, cache, source, progress)
             if opened.remote:

@@ -63,6 +63,10 @@ class Engine(Protocol):
         """Yield ``(index, function(part))`` as parts finish."""
         ...
 
+    def warm(self, function: Callable[[], Any]) -> None:
+        """Call ``function`` in every other process that works, and do not wait for it."""
+        ...
+
     def everywhere(self, function: Callable[[], Any]) -> None:
         """Call ``function`` once in every process that works on parts."""
         ...

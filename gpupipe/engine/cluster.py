@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,8 +39,6 @@ class Cluster:
         with _quiet():
             for thing in self._closing:
                 thing.close()
-        for folder in (c for c in self._closing if isinstance(c, _Folder)):
-            folder.close()
 
 
 class _Folder:
@@ -77,7 +74,7 @@ def connect(address: str) -> Cluster:
                 hint="install the same versions on both sides",
             )
     return Cluster(client, address, _dashboard(client), (f"the cluster at {address}",), False,
-                   [client])
+                   [client, _Settings()])
 
 
 def workers_at(address: str) -> list[tuple[int, int]]:
@@ -97,7 +94,8 @@ def local_cluster(workers: int, threads: int, memory: int) -> Cluster:
     """``workers`` processes of this machine with ``threads`` threads and ``memory`` bytes each."""
     distributed = _distributed()
     folder = _Folder()
-    with _quiet(), _settings():
+    settings = _Settings()
+    with _quiet():
         cluster = distributed.LocalCluster(
             n_workers=workers, threads_per_worker=threads, processes=True,
             memory_limit=memory, dashboard_address=_dashboard_address(), protocol="tcp",
@@ -107,7 +105,7 @@ def local_cluster(workers: int, threads: int, memory: int) -> Cluster:
     why = (f"{workers} worker {'process' if workers == 1 else 'processes'} of {threads} "
            f"{'thread' if threads == 1 else 'threads'} and {memory / 2**30:.1f} GiB each",)
     return Cluster(client, cluster.scheduler_address, _dashboard(client), why, True,
-                   [client, cluster, folder])
+                   [client, cluster, folder, settings])
 
 
 def cuda_cluster(devices: int, threads: int = 1) -> Cluster:
@@ -121,13 +119,14 @@ def cuda_cluster(devices: int, threads: int = 1) -> Cluster:
                                hint="pip install 'gpupipe[gpu-cu13]'") from None
     options, why = cuda_options(devices)
     folder = _Folder()
-    with _quiet(), _settings():
+    settings = _Settings()
+    with _quiet():
         cluster = LocalCUDACluster(**options, threads_per_worker=threads,
                                    dashboard_address=_dashboard_address(),
                                    local_directory=folder.name)
         client = Client(cluster)
     return Cluster(client, cluster.scheduler_address, _dashboard(client), why, True,
-                   [client, cluster, folder])
+                   [client, cluster, folder, settings])
 
 
 def cuda_options(devices: int) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -178,14 +177,26 @@ class _quiet(warnings.catch_warnings):  # noqa: N801 - reads as a word
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _settings() -> Any:
-    import dask
+class _Settings:
+    """Dask's settings as they suit one program that does long tasks; closed like the rest."""
 
-    settings: Mapping[str, Any] = {
-        "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-        "distributed.scheduler.work-stealing": False,  # parts go where their columns are
-        "distributed.worker.daemon": True,
-        "distributed.admin.large-graph-warning-threshold": "1GB",
-        "distributed.comm.timeouts.connect": "30s",
-    }
-    return dask.config.set(settings)
+    def __init__(self) -> None:
+        import dask
+
+        self._changed = dask.config.set({
+            "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+            "distributed.scheduler.work-stealing": False,  # parts go where their columns are
+            # Dask's own settings keep workers from using threads inside a task, and give every
+            # array's memory back at once, which doubles the time of all array work.
+            "distributed.nanny.pre-spawn-environ": {},
+            # Its watches wake up 50 and 100 times a second, and the threads of a training wait
+            # for the one that was interrupted.
+            "distributed.worker.profile.enabled": False,
+            "distributed.admin.tick.interval": "1s",
+            "distributed.admin.tick.limit": "60s",
+            "distributed.admin.large-graph-warning-threshold": "1GB",
+            "distributed.comm.timeouts.connect": "30s",
+        })
+
+    def close(self) -> None:
+        self._changed.__exit__(None, None, None)

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import copy
 import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from gpupipe.engine import machine
 from gpupipe.engine.attach import Sender, forget, unpack
 from gpupipe.engine.cluster import Cluster
 from gpupipe.engine.frames import Frames
 from gpupipe.engine.local import LocalEngine
-from gpupipe.engine.machine import cores
 from gpupipe.engine.memory import Memory
 from gpupipe.errors import EnvironmentFault
 
@@ -59,7 +60,7 @@ class DaskEngine:
         self.fx, self.batch_rows, self.memory = fx, batch_rows, memory
         self.workers = memory.workers
         self.processes = max(1, len(self._addresses()))
-        self.here = LocalEngine(cores(), batch_rows, memory)
+        self.here = LocalEngine(machine.cores(), batch_rows, memory)
         self.there = LocalEngine(memory.workers, batch_rows, memory, fx)
         self._sender = Sender()
         self._pins: dict[str, Any] = {}
@@ -134,6 +135,10 @@ class DaskEngine:
             found[at] = future.result()
             free.append(address)
         return [found[at] for at in range(len(items))]
+
+    def warm(self, function: Callable[[], Any]) -> None:
+        """Call ``function`` in every worker, and do not wait: what it loads is needed later."""
+        self.client.run(_begin, function, self.cluster.own, wait=False, on_error="ignore")
 
     def everywhere(self, function: Callable[[], Any]) -> None:
         """Call ``function`` once in every worker. One that is lost meanwhile does not matter."""
@@ -259,6 +264,11 @@ def _call(token: str, packed: bytes, pinned: dict[str, bytes], part: Any) -> Any
 
 def _here(token: str, packed: bytes, pinned: dict[str, bytes]) -> None:
     unpack(token, packed, pinned)()
+
+
+def _begin(function: Callable[[], Any], own: bool) -> None:
+    machine.own_process = own
+    threading.Thread(target=function, daemon=True).start()
 
 
 def _running() -> int:

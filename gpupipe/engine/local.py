@@ -55,6 +55,9 @@ class LocalEngine:
     def pin(self, value: Any) -> None:
         """Nothing is sent anywhere."""
 
+    def warm(self, function: Callable[[], Any]) -> None:
+        """There is no other process."""
+
     def everywhere(self, function: Callable[[], Any]) -> None:
         """Call ``function``: there is this process alone."""
         function()
