@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,54 +17,149 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from gpupipe.bundle.scoring import BATCH_ROWS, Bundle, load
-from gpupipe.data.dataset import Dataset
+from gpupipe.checkpoints import temporary_name
+from gpupipe.config import EngineConfig
+from gpupipe.data.dataset import Dataset, on_disk
 from gpupipe.data.ingest import ingest
 from gpupipe.data.tables import NotPlain
+from gpupipe.engine.choose import Choice, choose
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.evaluate.scores import evaluate as score
 from gpupipe.rows import label_of
-from gpupipe.steps.passes import stage
+from gpupipe.steps.passes import Advance, stage
 
 
-def predict(target: Path, source: object, output: Path, *, progress: Any = None) -> dict[str, Any]:
-    """Score a source of any size, batch by batch, to ``output`` (.parquet or .csv).
+def predict(
+    target: Path, source: object, output: Path, *, engine: EngineConfig | None = None,
+    progress: Any = None,
+) -> dict[str, Any]:
+    """Score a source of any size, batch by batch, to ``output``.
 
     The columns are the bundle's key (or ``row``, from 0), ``prediction``, and ``probability``
-    or one ``probability_<class>`` a class. The file appears when it is whole.
+    or one ``probability_<class>`` a class. A name that ends in .parquet or .csv is one file; one
+    without an ending is a folder with a Parquet file for each part of the source, which are
+    scored side by side, by the workers of a Dask cluster where ``engine`` says so. Either
+    appears when it is whole, in place of what was there by its name.
     """
-    output = Path(output)
-    if output.suffix not in (".parquet", ".csv"):
-        raise ConfigError("expected a name that ends in .parquet or .csv", where=str(output),
-                          hint="give --output such a name")
-    if not output.parent.is_dir():
+    output, engine = Path(output), engine or EngineConfig()
+    if output.suffix not in (".parquet", ".csv", ""):
+        raise ConfigError("expected a name that ends in .parquet or .csv, or a folder's",
+                          where=str(output), hint="give --output such a name")
+    if not output.absolute().parent.is_dir():
         raise ConfigError("there is no such folder", where=str(output.parent),
                           hint="make it, or give --output another name")
+    choice = choose(engine)
+    if choice.remote and output.suffix:
+        raise ConfigError("a cluster's workers write a folder, not a file", where=str(output),
+                          hint="give --output a name without an ending")
     bundle = load(target)
-    temporary = output.with_name(f".{output.name}.tmp")
-    rows = 0
     with _opened(bundle, source) as dataset:
+        if not dataset.rows:
+            raise DataError("there is no row to score")
         keys = [k for k in bundle.info["key"] if k in dataset.schema]
-        columns = list(dict.fromkeys([*bundle.schema.names, *keys]))
-        writer: Any = None
-        try:
-            with stage(progress, "predict", dataset.rows) as advance:
-                for table in dataset.stream(columns, BATCH_ROWS):
-                    scored = scored_table(bundle, table, keys, rows)
-                    writer = writer or _writer(temporary, output.suffix, scored.schema)
-                    writer.write_table(scored)
-                    rows += table.num_rows
-                    advance(table.num_rows)
-            if writer is None:
-                raise DataError("there is no row to score")
+        with stage(progress, "predict", dataset.rows) as advance:
+            if output.suffix:
+                _write_file(bundle, dataset, keys, output, advance)
+            else:
+                _write_folder(bundle, dataset, keys, output, advance, choice)
+        return {"output": str(output), "rows": dataset.rows,
+                "quarantined": dataset.quarantine.count,
+                "quarantine": dataset.quarantine.reasons, "notes": list(dataset.notes),
+                "bundle": str(bundle.path)}
+
+
+def _write_file(
+    bundle: Bundle, dataset: Dataset, keys: list[str], output: Path, advance: Advance
+) -> None:
+    temporary, writer, rows = temporary_name(output), None, 0
+    try:
+        for table in dataset.stream(_columns(bundle, keys), BATCH_ROWS):
+            scored = scored_table(bundle, table, keys, rows)
+            writer = writer or _writer(temporary, output.suffix, scored.schema)
+            writer.write_table(scored)
+            rows += table.num_rows
+            advance(table.num_rows)
+        assert writer is not None
+        writer.close()
+        temporary.replace(output)
+    finally:
+        if writer is not None:
             writer.close()
-            temporary.replace(output)
+        temporary.unlink(missing_ok=True)
+
+
+def _write_folder(
+    bundle: Bundle, dataset: Dataset, keys: list[str], output: Path, advance: Advance,
+    choice: Choice,
+) -> None:
+    """A file for each part, in a folder that takes the place of the one that is there."""
+    strange = [p.name for p in sorted(output.glob("*")) if not FILE.fullmatch(p.name)]
+    if output.exists() and (strange or not output.is_dir()):
+        raise ConfigError(
+            f"this is there already, and holds {strange[0]!r}" if strange else
+            "this is there already, and is no folder", where=str(output),
+            hint="give --output another name",
+        )
+    temporary = temporary_name(output.absolute())
+    temporary.mkdir()
+    try:
+        with choice.opened() as (engine, _):
+            if choice.remote:
+                (temporary / ".source").mkdir()
+                dataset = on_disk(dataset, temporary / ".source")
+            starts = np.cumsum([0, *(p.rows for p in dataset.parts)]).tolist()
+            engine.pin(bundle)
+            part = _ScorePart(bundle, dataset, tuple(keys), tuple(starts), temporary)
+            for index, written in enumerate(engine.ordered(part, range(len(dataset.parts)))):
+                if written != dataset.parts[index].rows:
+                    raise DataError(f"part {index} changed while it was scored: "
+                                    f"{written} of {dataset.parts[index].rows} rows")
+                advance(written)
+        shutil.rmtree(temporary / ".source", ignore_errors=True)
+        if output.exists():
+            old = temporary_name(output.absolute())
+            output.rename(old)
+            temporary.rename(output)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _ScorePart:
+    """Scores one part to a file, whose name is the part's: written twice, it is there once."""
+
+    bundle: Bundle
+    dataset: Dataset
+    keys: tuple[str, ...]
+    starts: tuple[int, ...]
+    folder: Path
+
+    def __call__(self, index: int) -> int:
+        path, keys, rows = self.folder / f"part-{index:05}.parquet", list(self.keys), 0
+        temporary, writer = temporary_name(path), None
+        part = self.dataset.parts[index]
+        try:
+            for table in part.stream(_columns(self.bundle, keys), BATCH_ROWS):
+                scored = scored_table(self.bundle, table, keys, self.starts[index] + rows)
+                writer = writer or _writer(temporary, ".parquet", scored.schema)
+                writer.write_table(scored)
+                rows += table.num_rows
         finally:
             if writer is not None:
                 writer.close()
-            temporary.unlink(missing_ok=True)
-        return {"output": str(output), "rows": rows, "quarantined": dataset.quarantine.count,
-                "quarantine": dataset.quarantine.reasons, "notes": list(dataset.notes),
-                "bundle": str(bundle.path)}
+        temporary.replace(path)
+        return rows
+
+
+FILE = re.compile(r"part-\d{5,}\.parquet")
+"""What the files of a folder of predictions are called."""
+
+
+def _columns(bundle: Bundle, keys: list[str]) -> list[str]:
+    return list(dict.fromkeys([*bundle.schema.names, *keys]))
 
 
 def scored_table(bundle: Bundle, table: pa.Table, keys: list[str], first_row: int) -> pa.Table:

@@ -149,16 +149,25 @@ def cross_validate(
 def predict(
     run: Trained, source: Source,
     output: Annotated[
-        Path, typer.Option(help="The file to write, .parquet or .csv.")
+        Path, typer.Option(help="The file to write, .parquet or .csv; or a folder.")
     ] = Path("predictions.parquet"),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Score with so many Dask workers, to a folder.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Score with the workers of this Dask scheduler.")
+    ] = None,
     json: Json = False, debug: Debug = False,
 ) -> Answer:
     """Score a table of any size with a trained pipeline."""
     from gpupipe import workflow
     from gpupipe.cli import show
+    from gpupipe.config import EngineConfig
     from gpupipe.console import bars
 
-    written = workflow.predict(show.trained(run), source, output, progress=bars())
+    engine = EngineConfig(kind="dask" if workers or address else "auto",
+                          workers=workers or "auto", address=address)
+    written = workflow.predict(show.trained(run), source, output, engine=engine, progress=bars())
     return Answer(written, lambda: show.written(output, written))
 
 
