@@ -43,9 +43,16 @@ class Progress(Protocol):
         """A stage of ``total`` units (None: unknown); it is done when the context ends."""
         ...
 
+    def say(self, text: str) -> None:
+        """A line that stays, beside what goes by."""
+        ...
+
 
 class _Nothing:
     def advance(self, n: int = 1) -> None:
+        pass
+
+    def say(self, text: str) -> None:
         pass
 
     @contextmanager
@@ -90,6 +97,9 @@ class _Bars:
     def __init__(self) -> None:
         self._display: RichProgress | None = None
         self._open = 0
+
+    def say(self, text: str) -> None:
+        stderr().print(text, style="dim", markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, total: int | None = None, unit: str = "") -> Iterator[Stage]:

@@ -43,6 +43,7 @@ from gpupipe.bundle.store import CAPS, Contents, write
 from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.config import PipelineConfig, parse_config
 from gpupipe.data.ingest import ingest
+from gpupipe.engine.collections import gathered, is_collection, map_rows
 from gpupipe.engine.local import LocalEngine
 from gpupipe.engine.machine import cores
 from gpupipe.errors import ConfigError, DataError
@@ -119,6 +120,8 @@ class Pipeline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises ValueError or TypeError where X, y or a parameter is not fit for it.
         """
+        X, y, sample_weight = (gathered(v) if is_collection(v) else v
+                               for v in (X, y, sample_weight))
         table = self._table(X, reset=True)
         weight = None
         if sample_weight is not None:
@@ -142,29 +145,45 @@ class Pipeline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._states = structure, write_arrays(arrays)
         return self
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Labels in the type of `classes_`, or values (float64): ``[n]``."""
+    def predict(self, X: Any) -> Any:
+        """Labels in the type of `classes_`, or values (float64): ``[n]``.
+
+        Of a Dask data frame a Dask series.
+        """
         check_is_fitted(self)
+        if is_collection(X):
+            return map_rows(X, self.predict, None, getattr(self, "classes_", np.empty(0)))
         if self.task == "regression":
             return self._scores(X)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     @available_if(lambda self: self.task == "classification")  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Class probabilities, float64 ``[n, classes]`` in the order of `classes_`."""
+    def predict_proba(self, X: Any) -> Any:
+        """Class probabilities, float64 ``[n, classes]`` in the order of `classes_`.
+
+        Of a Dask data frame another one, with the classes as columns.
+        """
+        check_is_fitted(self)
+        if is_collection(X):
+            names = [str(c) for c in self.classes_]
+            return map_rows(X, self.predict_proba, names, np.empty((0, len(names))))
         scores = self._scores(X)
         if scores.ndim == 1:
             return np.column_stack([1 - scores, scores])
         # XGBoost's float32 shares add up to 1 within 1e-7; log_loss wants it in float64.
         return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any) -> Any:
         """What the model sees: float32 ``[n, features]``, NaN for missing; see `set_output`.
 
         Rows of the training table get the encodings that new rows would get. The model
-        learned from cross-fitted ones.
+        learned from cross-fitted ones. Of a Dask data frame this is another one.
         """
         check_is_fitted(self)
+        if is_collection(X):
+            names = self.bundle_.feature_names
+            example = np.empty((0, len(names)), np.float32)
+            return map_rows(X, lambda table: np.asarray(self.transform(table)), names, example)
         table = self._table(X, reset=False)
         with _as_value_errors():
             return np.asarray(self.bundle_.features(table))

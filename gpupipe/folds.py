@@ -23,6 +23,7 @@ from gpupipe.models.boosting import best_round
 from gpupipe.prepare import Candidate
 from gpupipe.steps import Target
 from gpupipe.steps.graph import Fitted
+from gpupipe.steps.scan import PartRows
 from gpupipe.timings import Timings
 
 
@@ -170,9 +171,15 @@ def model_scope(
     )
 
 
-def processes_of(candidate: Candidate, there: int) -> int:
-    """How many of the processes that are there train the final model together."""
-    return there if candidate.model.spreads and candidate.limit is None else 1
+def training_parts(rows: Sequence[PartRows], train: Sequence[int]) -> list[int]:
+    """The parts that have training rows."""
+    return [i for i, r in enumerate(rows) if np.isin(r.bucket, list(train)).any()]
+
+
+def processes_of(candidate: Candidate, there: int, parts: Sequence[int]) -> int:
+    """How many of the processes that are there train the final model together, on these parts."""
+    together = candidate.model.spreads and candidate.limit is None
+    return max(1, min(there, len(parts))) if together else 1
 
 
 def rounds_of(candidate: Candidate, curves: Sequence[dict[str, Any] | None]) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 from gpupipe.checkpoints import Checkpoints
 from gpupipe.engine.choose import Choice
 from gpupipe.engine.memory import Layout
-from gpupipe.folds import model_scope, processes_of, rounds_of
+from gpupipe.folds import model_scope, processes_of, rounds_of, training_parts
 from gpupipe.prepare import Prepared
 from gpupipe.steps.graph import Graph, feature_names
 from gpupipe.steps.scan import Unscanned, learn
@@ -55,6 +55,9 @@ class Plan:
             f"learns in {len(self.scans) + 1} scans: a profile, and {len(self.scans)} for the "
             f"steps; trains {self.trainings} {'model' if self.trainings == 1 else 'models'}",
         ]
+        if self.choice.remote:
+            text.append(f"each worker is a process with {self.choice.threads} of the cores")
+        text += [f"cluster: {note}" for note in self.choice.notes]
         text += [f"step {i}: {s}" for i, s in enumerate(self.steps, 1)]
         text += [f"scan {i} learns {_short(s)}" for i, s in enumerate(self.scans, 1)]
         kept = "kept in memory between scans" if self.layout.keep else "read again for every scan"
@@ -119,6 +122,7 @@ def saved_stages(ready: Prepared, there: int) -> tuple[tuple[Saved, ...], int]:
     how = manner(ready.config, ready.reader.engine)
     waves = ready.layout(width).waves(len(ready.split.folds), how.threads, bool(there))
     threads = {k: each for wave, each in waves for k in wave}
+    parts = training_parts(ready.rowed.rows, ready.split.train)
     for c, candidate in enumerate(ready.candidates):
         curves = []
         for k, part in enumerate(ready.split.folds):
@@ -132,7 +136,7 @@ def saved_stages(ready: Prepared, there: int) -> tuple[tuple[Saved, ...], int]:
             found.append(Saved(last, False, "follows from the folds"))
             continue
         whole = replace(how, rounds=rounds_of(candidate, curves),
-                        processes=processes_of(candidate, there) if there else 1)
+                        processes=processes_of(candidate, there, parts))
         found.append(_saved(last, model_scope(ready.checkpoints, candidate, fitted[c][0],
                                               (ready.split.train,), whole)))
     return tuple(found), width

@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import numpy as np
-
 from gpupipe.checkpoints import Checkpoints
 from gpupipe.engine.arrays import to_host
 from gpupipe.engine.dask import DaskEngine, WorkerLost
 from gpupipe.errors import EnvironmentFault
-from gpupipe.folds import Trainer, model_scope, processes_of
+from gpupipe.folds import Trainer, model_scope, processes_of, training_parts
 from gpupipe.matrices import Ask, lazy_matrix, matrices, predict_chunks
 from gpupipe.models import FittedModel, Matrix, Training
 from gpupipe.prepare import Candidate
@@ -76,11 +74,10 @@ class RemoteTrainer(Trainer):
         ]
 
     def final(self, rounds: Sequence[int | None]) -> list[tuple[FittedModel, Matrix]]:
-        found, parts = [], self._training_parts()
-        there = min(self.engine.processes, len(parts))
+        found, parts = [], training_parts(self.source.rowed.rows, self.split.train)
         with self.timings.stage("final training"):
             for at, (candidate, chosen) in enumerate(zip(self.candidates, rounds, strict=True)):
-                size = processes_of(candidate, there)
+                size = processes_of(candidate, self.engine.processes, parts)
                 how = replace(self.how, rounds=chosen, processes=size)
                 scope = model_scope(self.checkpoints, candidate, self.fitted[at][0],
                                     (self.split.train,), how)
@@ -94,11 +91,6 @@ class RemoteTrainer(Trainer):
                                 self.split.holdout),
                 ))
         return found
-
-    def _training_parts(self) -> list[int]:
-        """The parts that have training rows."""
-        rows, train = self.source.rowed.rows, list(self.split.train)
-        return [i for i in self.source.indices if np.isin(rows[i].bucket, train).any()]
 
     def _spread(
         self, at: int, how: Training, scope: Checkpoints, parts: Sequence[int]

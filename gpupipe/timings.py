@@ -19,9 +19,10 @@ class Timings:
 
     @contextmanager
     def stage(self, name: str, rows: int | None = None) -> Iterator[None]:
-        start = time.perf_counter()
+        started, start = time.time(), time.perf_counter()
         yield
         release_memory()
         self.stages.append(
-            {"stage": name, "seconds": round(time.perf_counter() - start, 4), "rows": rows}
+            {"stage": name, "seconds": round(time.perf_counter() - start, 4), "rows": rows,
+             "started": started}
         )

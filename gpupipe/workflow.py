@@ -30,6 +30,7 @@ from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.console import reading
 from gpupipe.data.dataset import Dataset, on_disk
 from gpupipe.data.ingest import ingest
+from gpupipe.engine import performance
 from gpupipe.engine.choose import Choice, choose
 from gpupipe.engine.machine import peak_memory
 from gpupipe.errors import DataError, EnvironmentFault
@@ -117,11 +118,13 @@ def _finished(
                         golden_rows(Bundle(contents, folder), _first_rows(dataset)))
             _write_predictions(trained, folder / "predictions.parquet")
         with timings.stage("report"):
+            there = trained.rowed.engine.performance(timings.stages)
             page = render_report(report_of(trained, manifest, metrics, sliced,  # type: ignore[arg-type]
-                                           planned.lines()))
+                                           [*planned.lines(), *performance.lines(there)]))
             (folder / "report.html").write_text(page, encoding="utf-8")
         manifest |= {"timings": {s["stage"]: s["seconds"] for s in timings.stages},
-                     "plan": planned.to_json(), "peak_memory_bytes": peak_memory()}
+                     "performance": there, "plan": planned.to_json(),
+                     "peak_memory_bytes": peak_memory()}
         _write_json(folder / "manifest.json", manifest)
         _write_json(folder / "metrics.json", {**metrics, "slices": sliced})
         _write_json(folder / "config.json", dump_config(config))
@@ -259,6 +262,8 @@ def _trained(
     load_ahead(config.model.kind)
     timings = Timings()
     with choice.opened() as (engine, opened), _scratch(cache) as scratch:
+        if opened.dashboard and progress is not None:
+            progress.say(f"dashboard {opened.dashboard}")
         engine.warm(partial(load_ahead, config.model.kind))
         with timings.stage("ingest"):
             dataset = _ingest(config, cache, source, progress)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from gpupipe.bundle.store import Contents, read, sound
 from gpupipe.data.normalise import logical_type, normalise
 from gpupipe.data.schema import ARROW_TYPES, Schema
+from gpupipe.engine.collections import is_collection, map_rows
 from gpupipe.engine.frames import PandasFrames
 from gpupipe.errors import DataError, did_you_mean
 from gpupipe.steps.graph import Batch, feature_names, matrix
@@ -62,19 +63,31 @@ class Bundle:
         """The model's features, in order."""
         return [n for n, _ in feature_names(self.contents.graph, self.contents.fitted)]
 
-    def features(self, table: Any) -> np.ndarray:
-        """The model's features: float32 ``[n, features]``."""
+    def features(self, table: Any) -> Any:
+        """The model's features: float32 ``[n, features]``; of a Dask data frame, another one."""
+        if is_collection(table):
+            names = self.feature_names
+            return map_rows(table, self.features, names, np.empty((0, len(names)), np.float32))
         return np.concatenate(list(self._matrices(as_table(table))))
 
-    def predict_proba(self, table: Any) -> np.ndarray:
-        """Class probabilities, float64 ``[n, classes]`` in the order of `classes`."""
+    def predict_proba(self, table: Any) -> Any:
+        """Class probabilities, float64 ``[n, classes]`` in the order of `classes`.
+
+        Of a Dask data frame another one, with the classes as columns.
+        """
         if self.task == "regression":
             raise DataError("a regression bundle has no probabilities", hint="use predict")
+        if is_collection(table):
+            return map_rows(table, self.predict_proba, self.classes,
+                            np.empty((0, len(self.classes))))
         scores = self.scores(table)
         return np.column_stack([1 - scores, scores]) if scores.ndim == 1 else scores
 
-    def predict(self, table: Any) -> np.ndarray:
-        """Labels (text), or values (float64): ``[n]``."""
+    def predict(self, table: Any) -> Any:
+        """Labels (text), or values (float64): ``[n]``; of a Dask data frame a Dask series."""
+        if is_collection(table):
+            return map_rows(table, self.predict, None, np.asarray(self.classes, object)
+                            if self.classes else np.empty(0))
         if self.task == "regression":
             return self.scores(table)
         return np.asarray(self.classes, dtype=object)[self.predict_proba(table).argmax(axis=1)]

@@ -29,6 +29,7 @@ from gpupipe.data.text import (
     refuse_bad,
     typed_tables,
 )
+from gpupipe.engine.collections import is_collection, written
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "NULL", "null", "<NA>", "#N/A", "?")
@@ -51,7 +52,8 @@ def ingest(
     Parameters
     ----------
     source : a path, glob, folder (with Hive partitions) or a list of these; or a pandas, Polars
-        or Arrow table, or any object with ``__arrow_c_stream__``.
+        or Arrow table, or any object with ``__arrow_c_stream__``; or a Dask or dask-cuDF data
+        frame, whose partitions are written under ``cache`` first.
     cache : folder under which text becomes Parquet, once for the same bytes and options.
     types : column name -> type, instead of what would be inferred.
     missing : the tokens that mean "no value" in text, instead of ``MISSING``.
@@ -79,6 +81,8 @@ def ingest(
         {k: v for k, v in (types or {}).items() if k not in drop}, tuple(drop),
         {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter), encoding, header, max_bad_share,
     )
+    if is_collection(source):
+        source = str(written(source, cache))
     if hasattr(source, "__arrow_c_stream__"):
         return read_memory(source, options)
     files = resolve(source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from gpupipe.engine.frames import Frames
@@ -65,6 +65,10 @@ class Engine(Protocol):
 
     def warm(self, function: Callable[[], Any]) -> None:
         """Call ``function`` in every other process that works, and do not wait for it."""
+        ...
+
+    def performance(self, stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What other processes did in each stage of a run; empty where there are none."""
         ...
 
     def everywhere(self, function: Callable[[], Any]) -> None:

@@ -14,6 +14,8 @@ from gpupipe.errors import EnvironmentFault
 START_SECONDS = 60.0
 ALLOWED_FAILURES = 30
 """A task may be on so many workers as they die before it is thought to be the cause."""
+SLACK = 1.3
+"""A worker is ended when it takes so much more than it was given: predictions are that good."""
 DASK = "pip install 'gpupipe[dask]'"
 
 
@@ -98,8 +100,9 @@ def local_cluster(workers: int, threads: int, memory: int) -> Cluster:
     with _quiet():
         cluster = distributed.LocalCluster(
             n_workers=workers, threads_per_worker=threads, processes=True,
-            memory_limit=memory, dashboard_address=_dashboard_address(), protocol="tcp",
-            local_directory=folder.name, silence_logs=logging.CRITICAL,
+            memory_limit=int(memory * SLACK), protocol="tcp",
+            dashboard_address=_dashboard_address(), local_directory=folder.name,
+            silence_logs=logging.CRITICAL,
         )
         client = distributed.Client(cluster)
     why = (f"{workers} worker {'process' if workers == 1 else 'processes'} of {threads} "
@@ -193,6 +196,11 @@ class _Settings:
             # for the one that was interrupted.
             "distributed.worker.profile.enabled": False,
             "distributed.admin.tick.interval": "1s",
+            # What lies in memory is ours, not Dask's: there is nothing that it could spill, and
+            # a worker that pauses never goes on.
+            "distributed.worker.memory.target": False,
+            "distributed.worker.memory.spill": False,
+            "distributed.worker.memory.pause": False,
             "distributed.admin.tick.limit": "60s",
             "distributed.admin.large-graph-warning-threshold": "1GB",
             "distributed.comm.timeouts.connect": "30s",

@@ -13,16 +13,17 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from gpupipe.engine import machine
 from gpupipe.engine.attach import Sender, forget, unpack
-from gpupipe.engine.cluster import Cluster
+from gpupipe.engine.cluster import ALLOWED_FAILURES, Cluster
 from gpupipe.engine.frames import Frames
 from gpupipe.engine.local import LocalEngine
 from gpupipe.engine.memory import Memory
+from gpupipe.engine.performance import by_stage
 from gpupipe.errors import EnvironmentFault
 
 P = TypeVar("P")
@@ -62,6 +63,7 @@ class DaskEngine:
         self.processes = max(1, len(self._addresses()))
         self.here = LocalEngine(machine.cores(), batch_rows, memory)
         self.there = LocalEngine(memory.workers, batch_rows, memory, fx)
+        self.client.get_task_stream(count=1)  # from now on Dask keeps it
         self._sender = Sender()
         self._pins: dict[str, Any] = {}
 
@@ -93,7 +95,7 @@ class DaskEngine:
         for future in as_completed(list(tasks)):
             for part in tasks.pop(future, ()) if future.status == "finished" else ():
                 done(part)
-        return states[0].result() if states else None
+        return _result(states[0]) if states else None
 
     def ordered(self, function: Callable[[P], S], parts: Iterable[P]) -> Iterator[S]:
         """Yield ``function(part)`` in the order of the parts; the next ones are made meanwhile."""
@@ -104,9 +106,9 @@ class DaskEngine:
                 to = _to(addresses[at % len(addresses)])
                 ahead.append(self.client.submit(_call, *sent, part, **to))
                 if len(ahead) > 2 * self.workers * len(addresses):
-                    yield ahead.popleft().result()
+                    yield _result(ahead.popleft())
             while ahead:
-                yield ahead.popleft().result()
+                yield _result(ahead.popleft())
         finally:
             for future in ahead:
                 future.cancel()
@@ -132,7 +134,7 @@ class DaskEngine:
                 completed.add(future)
             future = next(completed)
             at, address = running.pop(future)
-            found[at] = future.result()
+            found[at] = _result(future)
             free.append(address)
         return [found[at] for at in range(len(items))]
 
@@ -196,6 +198,11 @@ class DaskEngine:
         with suppress(Exception):  # with fewer workers it goes on all the same
             self.client.wait_for_workers(self.processes, timeout=RETURN_SECONDS)
 
+    def performance(self, stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What the workers did in each stage (see `performance.by_stage`)."""
+        tasks = self.client.get_task_stream(start=min((s["started"] for s in stages), default=0.0))
+        return by_stage(stages, tasks, self.there_are(), self.workers)
+
     def there_are(self) -> int:
         """How many workers there are at this moment; one at least, or it is waited for."""
         return len(self._addresses())
@@ -237,6 +244,20 @@ class DaskEngine:
         packed, met = self._sender.pack(function)
         token = f"function-{secrets.token_hex(8)}"
         return token, self.client.submit(_same, packed, key=token), {t: self._pins[t] for t in met}
+
+
+def _result(future: Any) -> Any:
+    """A task's result. EnvironmentFault where worker after worker died at it."""
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise EnvironmentFault(
+            f"workers died {ALLOWED_FAILURES} times at the same task ({error.task})",
+            hint="they may lack memory: give them more (engine.memory), or make batches smaller "
+            "(engine.batch_rows)",
+        ) from None
 
 
 def _to(address: str) -> dict[str, Any]:

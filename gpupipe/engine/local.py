@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import reduce
 from typing import Any, TypeVar
@@ -57,6 +57,10 @@ class LocalEngine:
 
     def warm(self, function: Callable[[], Any]) -> None:
         """There is no other process."""
+
+    def performance(self, stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """There is no other process."""
+        return []
 
     def everywhere(self, function: Callable[[], Any]) -> None:
         """Call ``function``: there is this process alone."""
