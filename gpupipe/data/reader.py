@@ -37,11 +37,20 @@ class Reader:
     decoded: Counter[tuple[int, str]] = field(default_factory=Counter)
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     _kept: dict[str, dict[int, list[Column]]] = field(default_factory=dict)
+    _full: bool = False
+
+    def __post_init__(self) -> None:
+        self.engine.there.reliefs.append(self.let_go)
+
+    def let_go(self) -> bool:
+        """Let go of the columns that are kept, to be streamed from now on. Whether there were."""
+        kept, self._kept, self._full = self._kept, {}, True
+        return any(kept.values())
 
     def keep(self, columns: Sequence[str]) -> bool:
         """Keep these columns from the next scan of all of them on, if they fit. Whether they do."""
         dtypes = [self.dataset.schema[c].dtype for c in columns]
-        if self.engine.memory.keeps(self.dataset.rows, dtypes):
+        if not self._full and self.engine.memory.keeps(self.dataset.rows, dtypes):
             self._kept = {c: {} for c in columns}
         return bool(self._kept)
 
@@ -75,7 +84,8 @@ class Reader:
             yield batch
         self.decoded.update((index, c) for c in columns)
         for name, batches in read.items():
-            self._kept[name][index] = batches
+            if name in self._kept:  # or they were let go meanwhile
+                self._kept[name][index] = batches
 
     def share(self, columns: Sequence[str]) -> None:
         """Give each of these columns, where it is kept, one dictionary for all its batches.
@@ -107,7 +117,7 @@ class Reader:
         """The same, once it keeps these columns and no others."""
         for name in [n for n in self._kept if n not in kept]:
             self._kept.pop(name, None)
-        for name in kept:
+        for name in () if self._full else kept:
             self._kept.setdefault(name, {})
         return self
 

@@ -25,6 +25,7 @@ class Engine(Protocol):
     remote : whether functions run in other processes than this one.
     here : side-by-side work on what is in this process: the engine itself, if not ``remote``.
     there : the engine as the processes have it in which functions run.
+    reliefs : what makes room where a device is full; each says whether there was any to make.
     """
 
     fx: Frames
@@ -33,6 +34,7 @@ class Engine(Protocol):
     memory: Memory
     processes: int
     remote: bool
+    reliefs: list[Callable[[], bool]]
 
     @property
     def here(self) -> Engine: ...

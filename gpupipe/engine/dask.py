@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from gpupipe.engine import machine
@@ -66,6 +67,8 @@ class DaskEngine:
         self.client.get_task_stream(count=1)  # from now on Dask keeps it
         self._sender = Sender()
         self._pins: dict[str, Any] = {}
+        self.reliefs = self.there.reliefs
+        self.pin(self.there)
 
     def pin(self, value: Any) -> None:
         """Send ``value`` once; functions that hold it hold a reference to it."""
@@ -144,7 +147,7 @@ class DaskEngine:
 
     def everywhere(self, function: Callable[[], Any]) -> None:
         """Call ``function`` once in every worker. One that is lost meanwhile does not matter."""
-        token, packed, *pinned = self._sent(function)
+        token, packed, *pinned = self._sent(function, attempted=False)
         values = [p.result() for p in pinned[0].values()]
         self.client.run(_here, token, packed.result(), dict(zip(pinned[0], values, strict=True)),
                         on_error="ignore")
@@ -239,8 +242,15 @@ class DaskEngine:
             tasks += [(address, mine[i::count]) for i in range(count) if mine[i::count]]
         return tasks
 
-    def _sent(self, function: Callable[..., Any]) -> tuple[str, Any, dict[str, Any]]:
-        """A function as the arguments of a task: token, packed, and what it refers to."""
+    def _sent(
+        self, function: Callable[..., Any], attempted: bool = True
+    ) -> tuple[str, Any, dict[str, Any]]:
+        """A function as the arguments of a task: token, packed, and what it refers to.
+
+        The worker's own engine makes room where its device is full (`LocalEngine.attempt`).
+        """
+        if attempted:
+            function = partial(self.there.attempt, function)
         packed, met = self._sender.pack(function)
         token = f"function-{secrets.token_hex(8)}"
         return token, self.client.submit(_same, packed, key=token), {t: self._pins[t] for t in met}

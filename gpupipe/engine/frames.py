@@ -71,6 +71,8 @@ class Frames(Protocol):
     """What an engine must offer; `PandasFrames` is the reference."""
 
     xp: Any
+    out_of_memory: tuple[type[BaseException], ...]
+    """What is raised where the device is full; nothing on the host, which is not a device."""
 
     def frame(self, table: pa.Table) -> Frame: ...
 
@@ -107,6 +109,7 @@ class PandasFrames:
     """The frame layer on pandas and NumPy."""
 
     xp: Any = np
+    out_of_memory: tuple[type[BaseException], ...] = ()
 
     def frame(self, table: pa.Table) -> Frame:
         """The Arrow table itself: its columns become arrays one by one, without a copy between."""

@@ -17,9 +17,13 @@ from typing import Any, TypeVar
 from gpupipe.engine.frames import Frames, PandasFrames
 from gpupipe.engine.machine import cores
 from gpupipe.engine.memory import Memory, default_limit
+from gpupipe.errors import EnvironmentFault
 
 P = TypeVar("P")
 S = TypeVar("S")
+
+LEAST_BATCH = 4_096
+"""Batches are not made smaller than this where a device is full."""
 
 
 class LocalEngine:
@@ -44,6 +48,11 @@ class LocalEngine:
         self.workers = workers or cores()
         self.batch_rows = batch_rows
         self.memory = memory or Memory(default_limit(), self.workers, batch_rows)
+        self.reliefs: list[Callable[[], bool]] = []
+        self._room = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalEngine, (self.workers, self.batch_rows, self.memory, self.fx)
 
     @property
     def here(self) -> LocalEngine:
@@ -66,6 +75,32 @@ class LocalEngine:
         """Call ``function``: there is this process alone."""
         function()
 
+    def attempt(self, function: Callable[[P], S], part: P) -> S:
+        """``function(part)``; where the device is full, once more with room made for it.
+
+        First what is kept there is let go (``reliefs`` do that, and say whether there was any),
+        then batches are made smaller, and then it is an EnvironmentFault. What was done of the
+        part so far is dropped: states do not depend on where batches end.
+        """
+        while True:
+            rows = self.batch_rows
+            try:
+                return function(part)
+            except self.fx.out_of_memory as error:
+                with self._room:  # one thread makes room, the others try again with what it made
+                    if rows != self.batch_rows:
+                        continue
+                    freed = [relief() for relief in self.reliefs]
+                    if any(freed):
+                        continue
+                    if rows <= LEAST_BATCH:
+                        raise EnvironmentFault(
+                            f"the device's memory does not hold a batch of {rows:,} rows",
+                            hint="free the device for this work (`nvidia-smi` shows who uses it), "
+                            "drop columns, or set engine.device to cpu",
+                        ) from error
+                    self.batch_rows = max(LEAST_BATCH, rows // 2)
+
     def fold(
         self, function: Callable[[P], S], merge: Callable[[S, S], S], parts: Sequence[P],
         done: Callable[[P], None] = lambda part: None,
@@ -84,7 +119,7 @@ class LocalEngine:
                     part = next(waiting, _END)
                 if isinstance(part, _End):
                     return total
-                made = function(part)
+                made = self.attempt(function, part)
                 total = made if total is None else merge(total, made)
                 done(part)
 
@@ -104,7 +139,7 @@ class LocalEngine:
         with ThreadPoolExecutor(self.workers) as pool:
             try:
                 for part in parts:
-                    ahead.append(pool.submit(function, part))
+                    ahead.append(pool.submit(self.attempt, function, part))
                     if len(ahead) > self.workers:
                         yield ahead.popleft().result()
                 while ahead:
@@ -117,7 +152,7 @@ class LocalEngine:
         """Yield ``(index, function(part))`` as parts finish; at most workers + 1 are in flight."""
         if self.workers == 1 or len(parts) <= 1:
             for i, part in enumerate(parts):
-                yield i, function(part)
+                yield i, self.attempt(function, part)
             return
         waiting = iter(enumerate(parts))
         running: dict[Future[S], int] = {}
@@ -128,7 +163,7 @@ class LocalEngine:
                         item = next(waiting, None)
                         if item is None:
                             break
-                        running[pool.submit(function, item[1])] = item[0]
+                        running[pool.submit(self.attempt, function, item[1])] = item[0]
                     if not running:
                         return
                     done, _ = wait(running, return_when=FIRST_COMPLETED)

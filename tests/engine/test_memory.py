@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from common.harness import as_dataset
 
 import gpupipe
 from gpupipe import workflow
+from gpupipe.data.reader import Reader
 from gpupipe.engine import memory
+from gpupipe.engine.local import LEAST_BATCH, LocalEngine
 from gpupipe.engine.memory import MIB, Memory
 from gpupipe.errors import EnvironmentFault
+from gpupipe.steps.scan import PartRows, Rowed
 
 DTYPES = ["float64"] * 10 + ["string"] * 5 + ["int64"] * 5
 ROWS = 2_000_000
@@ -95,3 +102,49 @@ def test_a_run_that_cannot_keep_to_its_memory_is_refused(table, tmp_path):
     assert "set engine.memory to" in str(error.value.hint)
     assert [p.name for p in tmp_path.iterdir()] == [".cache"]
     assert memory.default_limit() > 50 * MIB
+
+
+class FullError(Exception):
+    """What a device says that has no memory left."""
+
+
+def counted(rows: int) -> tuple[Rowed, LocalEngine]:
+    """A table of so many rows in four parts, and the engine that reads it."""
+    table = pa.table({"x": np.arange(rows, dtype=np.float64)})
+    engine = LocalEngine(2, 16_384)
+    engine.fx.out_of_memory = (FullError,)
+    dataset = as_dataset(table, rows // 4)
+    made = tuple(PartRows(np.zeros(p.rows, np.uint8)) for p in dataset.parts)
+    return Rowed(Reader(dataset, engine), made, 1), engine
+
+
+def total(source: Rowed, engine: LocalEngine, holds: Callable[[int], bool]) -> float | None:
+    def part(index: int) -> float:
+        found = 0.0
+        for batch, _ in source.batches(index, ["x"]):
+            if not holds(len(batch)):
+                raise FullError
+            found += float(batch.columns["x"].values.sum())
+        return found
+
+    return engine.fold(part, operator.add, range(len(source.rows)))
+
+
+def test_where_a_device_is_full_what_is_kept_is_let_go_and_then_batches_are_made_smaller():
+    source, engine = counted(200_000)
+    reader = source.reader
+    assert reader.keep(["x"])
+    everything = float(np.arange(200_000).sum())
+    assert total(source, engine, lambda rows: True) == everything and reader.keeps
+    assert total(source, engine, lambda rows: not reader.keeps) == everything
+    assert not reader.keeps and engine.batch_rows == 16_384
+    assert total(source, engine, lambda rows: rows <= 5_000) == everything
+    assert engine.batch_rows == LEAST_BATCH
+    assert not reader.keep(["x"])  # it would be full again
+
+
+def test_a_device_that_holds_nothing_is_told():
+    source, engine = counted(80_000)
+    with pytest.raises(EnvironmentFault, match="does not hold a batch of 4,096 rows") as error:
+        total(source, engine, lambda rows: False)
+    assert "engine.device" in str(error.value.hint)
