@@ -65,20 +65,18 @@ class Trainer:
 
     def final(self, rounds: Sequence[int | None]) -> list[tuple[FittedModel, Matrix]]:
         """For each candidate the model of all training rows, and the holdout's matrix."""
-        jobs = self.final_jobs([replace(self.how, rounds=r) for r in rounds])
+        manners = [replace(self.how, rounds=r) for r in rounds]
+        scopes = [model_scope(self.checkpoints, c, f[0], (self.split.train,), m)
+                  for c, f, m in zip(self.candidates, self.fitted, manners, strict=True)]
+        jobs = self.read("final matrix", 0, self.split.train, self.split.holdout, manners, scopes,
+                         watched=False, last=True)
         with self.timings.stage("final training"):
             return [(self.train(job), job.judged) for job in jobs]
 
-    def final_jobs(self, manners: Sequence[Training]) -> list[Job]:
-        """The trainings on all training rows."""
-        scopes = [model_scope(self.checkpoints, c, f[0], (self.split.train,), m)
-                  for c, f, m in zip(self.candidates, self.fitted, manners, strict=True)]
-        return self._read("final matrix", 0, self.split.train, self.split.holdout, manners, scopes,
-                          watched=False, last=True)
-
-    def only(self, at: int) -> Trainer:
-        """The trainer of one candidate alone."""
-        return replace(self, candidates=[self.candidates[at]], fitted=[self.fitted[at]])
+    def only(self, which: Sequence[int]) -> Trainer:
+        """The trainer of some of the candidates."""
+        return replace(self, candidates=[self.candidates[i] for i in which],
+                       fitted=[self.fitted[i] for i in which])
 
     def out_of_fold(
         self, number: np.ndarray, folds: Sequence[tuple[FittedModel, Matrix]], rounds: int | None
@@ -101,10 +99,10 @@ class Trainer:
         """The trainings of fold ``k``."""
         scopes = [model_scope(self.checkpoints, c, f[k + 1], (part.train, part.valid), how)
                   for c, f in zip(self.candidates, self.fitted, strict=True)]
-        return self._read(f"fold {k + 1} matrix", k + 1, part.train, part.valid,
-                          [how] * len(scopes), scopes)
+        return self.read(f"fold {k + 1} matrix", k + 1, part.train, part.valid,
+                         [how] * len(scopes), scopes)
 
-    def _read(
+    def read(
         self, stage: str, view: int, train: Sequence[int], judged: Sequence[int],
         manners: Sequence[Training], scopes: Sequence[Checkpoints], *, watched: bool = True,
         last: bool = False,
@@ -176,10 +174,14 @@ def training_parts(rows: Sequence[PartRows], train: Sequence[int]) -> list[int]:
     return [i for i, r in enumerate(rows) if np.isin(r.bucket, list(train)).any()]
 
 
-def processes_of(candidate: Candidate, there: int, parts: Sequence[int]) -> int:
-    """How many of the processes that are there train the final model together, on these parts."""
-    together = candidate.model.spreads and candidate.limit is None
-    return max(1, min(there, len(parts))) if together else 1
+def processes_of(
+    candidate: Candidate, there: int, rows: Sequence[PartRows], train: Sequence[int],
+    wanted: bool = True,
+) -> int:
+    """How many of the processes that are there train a model together: some parts each."""
+    if not wanted or not candidate.model.spreads or candidate.limit is not None:
+        return 1
+    return max(1, min(there, len(training_parts(rows, train))))
 
 
 def rounds_of(candidate: Candidate, curves: Sequence[dict[str, Any] | None]) -> int | None:

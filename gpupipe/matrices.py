@@ -28,7 +28,7 @@ class Source:
 
     Attributes
     ----------
-    keys : the hash of each row's key, one array a part.
+    keys : the hash of each row's key, one array a part; none where no rows are sampled.
     streamed : whether the matrices are too large to be held.
     parts : the parts of the table that they are made from; None: all.
     """
@@ -172,10 +172,9 @@ def _sample_share(source: Source, limit: int | None, buckets: Sequence[int]) -> 
 
 def _sampled(source: Source, index: int, share: float) -> np.ndarray:
     """Which rows of a part are in the sample: a function of their key hash alone."""
-    key = source.keys[index]
     if share in (0, 1):
-        return np.full(len(key), share == 1)
-    return (mix64(key ^ np.uint64(0x5851F42D4C957F2D), np) >> np.uint64(32)) < share * 2**32
+        return np.full(len(source.rowed.rows[index].bucket), share == 1)
+    return (mix64(source.keys[index] ^ np.uint64(0x5851F42D4C957F2D), np) >> np.uint64(32)) < share * 2**32
 
 
 def _rows_of(

@@ -8,7 +8,7 @@ from typing import Any
 from gpupipe.checkpoints import Checkpoints
 from gpupipe.engine.choose import Choice
 from gpupipe.engine.memory import Layout
-from gpupipe.folds import model_scope, processes_of, rounds_of, training_parts
+from gpupipe.folds import model_scope, processes_of, rounds_of
 from gpupipe.prepare import Prepared
 from gpupipe.steps.graph import Graph, feature_names
 from gpupipe.steps.scan import Unscanned, learn
@@ -65,6 +65,8 @@ class Plan:
         bins = {"memory": "in memory", "disk": "in files"}
         text.append(f"columns {kept}, matrix {matrix[self.layout.matrix]}, bins "
                     f"{bins[self.layout.bins]}")
+        if self.layout.together:
+            text.append("all workers train each model together")
         if self.layout.at_once > 1:
             text.append(f"{self.layout.at_once} folds are trained at once")
         text.append(f"predicted peak memory {self.layout.why}")
@@ -102,9 +104,10 @@ def make_plan(
 def plan_of(ready: Prepared, choice: Choice) -> Plan:
     """The plan for a pipeline of which nothing is learned yet, and what of it is done already."""
     graph = ready.graphs[0]
-    stages, width = saved_stages(ready, choice.workers if choice.remote else 0)
+    there = choice.workers if choice.remote else 0
+    stages, width = saved_stages(ready, there)
     return make_plan(choice, graph, ready.profile.rows, len(ready.reader.dataset.schema.fields),
-                     len(ready.split.folds), ready.layout(width), stages)
+                     len(ready.split.folds), ready.layout(width, there or None), stages)
 
 
 def saved_stages(ready: Prepared, there: int) -> tuple[tuple[Saved, ...], int]:
@@ -120,15 +123,17 @@ def saved_stages(ready: Prepared, there: int) -> tuple[tuple[Saved, ...], int]:
     found += [Saved(f"scan {i}", True) for i, _ in enumerate(knowledge.scans, 1)]
     width = len(feature_names(ready.graphs[0], fitted[0][0]))
     how = manner(ready.config, ready.reader.engine)
-    waves = ready.layout(width).waves(len(ready.split.folds), how.threads, bool(there))
+    layout = ready.layout(width, there or None)
+    waves = layout.waves(len(ready.split.folds), how.threads, bool(there))
     threads = {k: each for wave, each in waves for k in wave}
-    parts = training_parts(ready.rowed.rows, ready.split.train)
+    parts = ready.rowed.rows
     for c, candidate in enumerate(ready.candidates):
         curves = []
         for k, part in enumerate(ready.split.folds):
             scope = model_scope(ready.checkpoints, candidate, fitted[c][k + 1],
                                 (part.train, part.valid),
-                                replace(how, threads=threads[k]))
+                                replace(how, threads=threads[k], processes=processes_of(
+                                    candidate, there, parts, part.train, layout.together)))
             found.append(_saved(f"{candidate.name}, fold {k + 1}", scope))
             curves.append(scope.load("model")["curve"] if found[-1].cached else None)
         last = f"{candidate.name}, final"
@@ -136,7 +141,7 @@ def saved_stages(ready: Prepared, there: int) -> tuple[tuple[Saved, ...], int]:
             found.append(Saved(last, False, "follows from the folds"))
             continue
         whole = replace(how, rounds=rounds_of(candidate, curves),
-                        processes=processes_of(candidate, there, parts))
+                        processes=processes_of(candidate, there, parts, ready.split.train))
         found.append(_saved(last, model_scope(ready.checkpoints, candidate, fitted[c][0],
                                               (ready.split.train,), whole)))
     return tuple(found), width

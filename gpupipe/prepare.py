@@ -12,7 +12,7 @@ from gpupipe.data.dataset import Dataset
 from gpupipe.data.reader import Reader
 from gpupipe.data.split import Split
 from gpupipe.engine.base import Engine
-from gpupipe.engine.memory import Layout
+from gpupipe.engine.memory import Layout, shared_out
 from gpupipe.errors import ConfigError
 from gpupipe.features import bind_features, default_notes, default_steps, steps_of
 from gpupipe.models import Model, model_of
@@ -67,11 +67,13 @@ class Prepared:
     def graphs(self) -> list[Graph]:
         return [c.graph for c in self.candidates]
 
-    def layout(self, width: int) -> Layout:
-        """How a matrix of so many features, and its bins, will lie."""
-        dataset, memory = self.reader.dataset, self.reader.engine.memory
-        return memory.lay_out(dataset.rows, [f.dtype for f in dataset.schema], width,
-                              len(self.split.folds), self.candidates[0].model.streams)
+    def layout(self, width: int, processes: int | None = None) -> Layout:
+        """How a matrix of so many features, and its bins, will lie, in each of the processes."""
+        dataset, engine = self.reader.dataset, self.reader.engine
+        model = self.candidates[0].model
+        there = engine.processes if processes is None else processes
+        return shared_out(engine.memory, dataset.rows, [f.dtype for f in dataset.schema], width,
+                          len(self.split.folds), model.streams, there if model.spreads else 1)
 
 
 def prepare(

@@ -9,9 +9,11 @@ were saved, with the workers that there are then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
+
+import numpy as np
 
 from gpupipe.checkpoints import Checkpoints
 from gpupipe.engine.arrays import to_host
@@ -20,7 +22,6 @@ from gpupipe.errors import EnvironmentFault
 from gpupipe.folds import Trainer, model_scope, processes_of, training_parts
 from gpupipe.matrices import Ask, lazy_matrix, matrices, predict_chunks
 from gpupipe.models import FittedModel, Matrix, Training
-from gpupipe.prepare import Candidate
 from gpupipe.timings import Timings
 
 ATTEMPTS = 10
@@ -47,147 +48,155 @@ class RemoteTrainer(Trainer):
         return engine
 
     def folds(self) -> list[list[tuple[FittedModel, Matrix]]]:
-        parts = self.split.folds
-        scopes: dict[int, list[Checkpoints]] = {}
-        known: dict[int, list[Any]] = {}
-        manners = {}
+        parts, found = self.split.folds, [list[tuple[FittedModel, Matrix]]()
+                                          for _ in self.candidates]
         for wave, threads in self.layout.waves(len(parts), self.how.threads, remote=True):
-            for k in wave:
-                manners[k] = replace(self.how, threads=threads)
-                scopes[k] = [model_scope(self.checkpoints, c, f[k + 1],
-                                         (parts[k].train, parts[k].valid), manners[k])
-                             for c, f in zip(self.candidates, self.fitted, strict=True)]
-                known[k] = [s.load("model") for s in scopes[k]]
-        waiting = [k for k in known if any(model is None for model in known[k])]
-        if waiting:
-            job = _FoldThere(self._sent(), manners)
+            todo = {(k, at): self._task(at, k + 1, parts[k].train, parts[k].valid,
+                                        replace(self.how, threads=threads))
+                    for k in wave for at in range(len(self.candidates))}
             with self.timings.stage("folds"):
-                done = self.engine.jobs(job, waiting, self.layout.at_once)
-            for k, results in zip(waiting, done, strict=True):
-                known[k] = [r if old is None else old
-                            for r, old in zip(results, known[k], strict=True)]
-        return [
-            [(self._model(c, known[k][at], scopes[k][at]),
-              lazy_matrix(self.source, Ask(c.graph, self.fitted[at][k + 1]), parts[k].valid))
-             for k in sorted(known)]
-            for at, c in enumerate(self.candidates)
-        ]
-
-    def final(self, rounds: Sequence[int | None]) -> list[tuple[FittedModel, Matrix]]:
-        found, parts = [], training_parts(self.source.rowed.rows, self.split.train)
-        with self.timings.stage("final training"):
-            for at, (candidate, chosen) in enumerate(zip(self.candidates, rounds, strict=True)):
-                size = processes_of(candidate, self.engine.processes, parts)
-                how = replace(self.how, rounds=chosen, processes=size)
-                scope = model_scope(self.checkpoints, candidate, self.fitted[at][0],
-                                    (self.split.train,), how)
-                result = scope.load("model")
-                if result is None:
-                    result = (self._spread(at, how, scope, parts) if size > 1 else
-                              self.engine.jobs(_FinalThere(self._sent(), at, how), [0], 1)[0])
-                found.append((
-                    self._model(candidate, result, scope),
-                    lazy_matrix(self.source, Ask(candidate.graph, self.fitted[at][0]),
-                                self.split.holdout),
-                ))
+                done = self._done(todo)
+            for (_, at), task in todo.items():
+                found[at].append((self._model(task, done), lazy_matrix(
+                    self.source, task.ask, task.judged)))
         return found
 
-    def _spread(
-        self, at: int, how: Training, scope: Checkpoints, parts: Sequence[int]
-    ) -> _Result:
+    def final(self, rounds: Sequence[int | None]) -> list[tuple[FittedModel, Matrix]]:
+        train, holdout = self.split.train, self.split.holdout
+        todo = {at: self._task(at, 0, train, holdout, replace(self.how, rounds=chosen))
+                for at, chosen in enumerate(rounds)}
+        with self.timings.stage("final training"):
+            done = self._done(todo)
+        return [(self._model(task, done), lazy_matrix(self.source, task.ask, holdout))
+                for task in todo.values()]
+
+    def _task(
+        self, at: int, view: int, train: Sequence[int], judged: Sequence[int], how: Training
+    ) -> Task:
+        candidate, fitted = self.candidates[at], self.fitted[at][view]
+        size = processes_of(candidate, self.engine.processes, self.source.rowed.rows, train,
+                            not view or self.layout.together)
+        how = replace(how, processes=size)
+        part = (tuple(train), tuple(judged)) if view else (tuple(train),)
+        scope = model_scope(self.checkpoints, candidate, fitted, part, how)
+        return Task(at, view, tuple(train), tuple(judged), Ask(candidate.graph, fitted,
+                                                               candidate.limit), how, scope)
+
+    def _done(self, todo: Mapping[Any, Task]) -> dict[Task, Any]:
+        """What each task gave, or was known to give: several tasks at once, or several workers
+        at one."""
+        done: dict[Task, Any] = {t: t.scope.load("model") for t in todo.values()}
+        waiting = [t for t, known in done.items() if known is None]
+        alone = [t for t in waiting if t.how.processes == 1]
+        # A part's candidates are trained by one job, in order: it reads the part but once.
+        views = list(dict.fromkeys(t.view for t in alone))
+        jobs = [tuple(t for t in alone if t.view == view) for view in views]
+        for tasks, results in zip(jobs, self.engine.jobs(
+                _Alone(self._sent()), jobs, self.layout.at_once), strict=True):
+            done.update(zip(tasks, results, strict=True))
+        done.update({t: self._spread(t) for t in waiting if t.how.processes > 1})
+        return done
+
+    def _spread(self, task: Task) -> _Result:
         """A model that all workers train together, as often as it takes."""
-        family: Any = type(self.candidates[at].model)
+        family: Any = type(self.candidates[task.at].model)
+        parts = training_parts(self.source.rowed.rows, task.train)
         for _ in range(ATTEMPTS):
-            size = min(how.processes, self.engine.there_are())
+            size = min(task.how.processes, self.engine.there_are())
             shares = [tuple(parts[rank::size]) for rank in range(size)]
             with family.ring(size, self.engine.cluster.address) as ring:
-                share = _ShareThere(self._sent(), at, how, scope.load("rounds"), ring, shares)
+                share = _Together(self._sent(), task, task.scope.load("rounds"), ring, shares)
                 try:
                     return self.engine.together(share, size)[0]
                 except WorkerLost:
                     continue
         raise EnvironmentFault(
-            f"a worker was lost in each of {ATTEMPTS} attempts to train the final model",
+            f"a worker was lost in each of {ATTEMPTS} attempts to train one model",
             hint="look at the workers' logs; more memory for each (engine.memory) may help",
         )
 
-    def _model(self, candidate: Candidate, result: Any, scope: Checkpoints) -> FittedModel:
+    def _model(self, task: Task, done: Mapping[Task, Any]) -> FittedModel:
         """The model of a result, or of a checkpoint; saved where it was not."""
+        result, family = done[task], type(self.candidates[task.at].model)
         self.advance(1)
         if isinstance(result, _Result):
-            if not scope.has("model"):
-                scope.save("model", {"model": result.payload, "curve": result.curve})
-            model = type(candidate.model).restore(result.payload)
+            if not task.scope.has("model"):
+                task.scope.save("model", {"model": result.payload, "curve": result.curve})
+            model = family.restore(result.payload)
             model.curve, model.judged = result.curve, result.judged
         else:
             self.reused += 1
-            model = type(candidate.model).restore(result["model"])
+            model = family.restore(result["model"])
             model.curve = result["curve"]
-        scope.drop("rounds")
+        task.scope.drop("rounds")
         return model
 
     def _sent(self) -> Trainer:
-        """A plain trainer, which a worker can have."""
+        """A plain trainer, which a worker can have; without the keys, where no rows are sampled."""
         given = {f.name: getattr(self, f.name) for f in fields(Trainer) if f.init}
+        if all(c.limit is None for c in self.candidates):
+            given["source"] = replace(self.source, keys=())
         return Trainer(**{**given, "timings": Timings(), "advance": _nothing})
 
 
 def _nothing(n: int) -> None: ...
 
 
-@dataclass(frozen=True)
-class _FoldThere:
-    """Trains the candidates of one fold, in a worker."""
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One training: a candidate on the rows of some buckets, judged by those of others."""
 
-    trainer: Trainer
-    manners: dict[int, Training]
-
-    def __call__(self, k: int) -> list[_Result]:
-        jobs = self.trainer.jobs_of(k, self.trainer.split.folds[k], self.manners[k])
-        return [_plain(self.trainer.train(job)) for job in jobs]
-
-
-@dataclass(frozen=True)
-class _FinalThere:
-    """Trains one candidate on all training rows, in one worker."""
-
-    trainer: Trainer
     at: int
+    view: int
+    train: tuple[int, ...]
+    judged: tuple[int, ...]
+    ask: Ask
     how: Training
-
-    def __call__(self, _: int) -> _Result:
-        (job,) = self.trainer.only(self.at).final_jobs([self.how])
-        model = self.trainer.train(job)
-        if self.trainer.split.holdout:
-            model.judged = predict_chunks(model, job.judged)
-        return _plain(model)
+    scope: Checkpoints
 
 
 @dataclass(frozen=True)
-class _ShareThere:
-    """Trains one candidate on the rows of a worker's own parts, together with the others."""
+class _Alone:
+    """Trains the candidates of one part of the rows, in one worker."""
 
     trainer: Trainer
-    at: int
-    how: Training
+
+    def __call__(self, tasks: Sequence[Task]) -> list[_Result]:
+        trainer, first = self.trainer, tasks[0]
+        jobs = trainer.only([t.at for t in tasks]).read(
+            "", first.view, first.train, first.judged, [t.how for t in tasks],
+            [t.scope for t in tasks], watched=first.view > 0)
+        found = []
+        for job in jobs:
+            model = trainer.train(job)
+            if not first.view and first.judged:
+                model.judged = predict_chunks(model, job.judged)
+            found.append(_plain(model))
+        return found
+
+
+@dataclass(frozen=True)
+class _Together:
+    """Trains one model on the rows of a worker's own parts, together with the others."""
+
+    trainer: Trainer
+    task: Task
     saved: Any
     ring: dict[str, Any]
     shares: list[tuple[int, ...]]
 
     def __call__(self, rank: int) -> _Result:
-        trainer, candidate = self.trainer, self.trainer.candidates[self.at]
-        fitted = trainer.fitted[self.at][0]
-        scope = model_scope(trainer.checkpoints, candidate, fitted, (trainer.split.train,),
-                            self.how)
+        trainer, task = self.trainer, self.task
         own = replace(trainer.source, parts=self.shares[rank])
-        ((learned, _),) = matrices(own, [Ask(candidate.graph, fitted)], trainer.split.train, (),
-                                   [True])
-        checkpoints = _Relayed(scope.folder, scope.about, self.saved, rank == 0)
-        family: Any = candidate.model
+        ((learned, judged),) = matrices(own, [task.ask], task.train, task.judged, [True])
+        if not judged.rows:  # none of them lies in these parts: the others' are judged all the same
+            judged = replace(judged, chunks=(np.empty((0, len(judged.names)), np.float32),))
+        checkpoints = _Relayed(task.scope.folder, task.scope.about, self.saved, rank == 0)
+        family: Any = trainer.candidates[task.at].model
         with family.joined(self.ring, rank):
-            model = family.fit(learned, None, trainer.target,
-                                        replace(self.how, checkpoints=checkpoints))
-            return _plain(model)
+            model = family.fit(learned, judged if task.view else None, trainer.target,
+                               replace(task.how, checkpoints=checkpoints))
+            return replace(_plain(model), judged=None)  # of a share of the rows
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class Layout:
     limit : the bytes it may take.
     why : in words.
     at_once : how many folds are trained side by side.
+    together : whether all workers train each model together, on some of the rows each, for one
+        alone would not have the memory.
     """
 
     keep: bool
@@ -53,6 +55,7 @@ class Layout:
     limit: int
     why: str
     at_once: int = 1
+    together: bool = False
 
     def waves(
         self, folds: int, threads: int, remote: bool = False
@@ -73,7 +76,8 @@ class Layout:
 
     def to_json(self) -> dict[str, Any]:
         return {"keep": self.keep, "matrix": self.matrix, "bins": self.bins, "peak": self.peak,
-                "limit": self.limit, "why": self.why, "at_once": self.at_once}
+                "limit": self.limit, "why": self.why, "at_once": self.at_once,
+                "together": self.together}
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,21 @@ class Memory:
         peak = max(chosen.peak, beside + (at_once - 1) * more if at_once > 1 else 0)
         return replace(chosen, at_once=at_once, peak=int(peak), why=chosen.why.replace(
             f"{chosen.peak / MIB:,.0f}", f"{peak / MIB:,.0f}", 1))
+
+
+def shared_out(
+    memory: Memory, rows: int, dtypes: Iterable[str], features: int, folds: int, streams: bool,
+    processes: int,
+) -> Layout:
+    """The layout for each of several processes, which have all rows in reach.
+
+    Where a model's rows do not fit into one of them, each takes its share of them.
+    """
+    alone = memory.lay_out(rows, dtypes, features, folds, streams)
+    if alone.fits or processes == 1:
+        return alone
+    share = memory.lay_out(-(-rows // processes), dtypes, features, folds, streams)
+    return replace(share, together=True, at_once=1, why=f"{share.why} in each of {processes}")
 
 
 def _words(layout: Layout) -> str:

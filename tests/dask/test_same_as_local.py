@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from gpupipe.data.dataset import Dataset, on_disk
 from gpupipe.data.ingest import ingest
 from gpupipe.data.reader import Reader
 from gpupipe.engine.local import LocalEngine
+from gpupipe.engine.memory import Memory
 from gpupipe.judging import judge
 from gpupipe.models import MODELS
 from gpupipe.steps import STEPS
@@ -123,3 +125,23 @@ def test_trained_together_is_as_good_as_trained_alone(engine_of, tmp_path):
     assert there.outcomes["model"].final.rounds == 60
     one, other = (judge(t)["holdout"]["model"]["r2"]["value"] for t in (here, there))
     assert other == pytest.approx(one, abs=0.02)
+
+
+@pytest.mark.parametrize("by", ["stratified", "time"])
+def test_folds_that_one_worker_cannot_hold_are_trained_by_all_together(
+    by, engine_of, tmp_path, monkeypatch
+):
+    table = small_table(4_000)
+    moments = pa.array(np.arange(4_000) * 10**11, pa.timestamp("us"))
+    dataset = in_parts(table.set_column(5, "t", moments), tmp_path, 400)
+    split = {"folds": 2, "by": by} | ({"time": "t"} if by == "time" else {})
+    config = parse_config(settings(split=split, model={"kind": "xgboost"}))
+    here = train(config, dataset, LocalEngine(1), baselines=False)
+    lay_out = Memory.lay_out
+    monkeypatch.setattr(Memory, "lay_out", lambda self, rows, *given: replace(
+        lay_out(self, rows, *given), limit=0 if rows == 4_000 else 1 << 40))
+    there = train(config, dataset, engine_of(), baselines=False)
+    assert there.layout.together and "in each of 2" in there.layout.why
+    assert there.fingerprint == here.fingerprint
+    one, other = (judge(t)["cross_validation"]["model"]["roc_auc"]["value"] for t in (here, there))
+    assert other == pytest.approx(one, abs=0.03)
