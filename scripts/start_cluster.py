@@ -19,7 +19,6 @@ import importlib.util
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Any, NoReturn
 
 from gpupipe.config import EngineConfig
@@ -52,13 +51,11 @@ def start_here(args: argparse.Namespace) -> None:
     import dask
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    dask.config.set({"distributed.worker.preload": [__file__]})
     try:
         devices = usable_devices(args)
-        if devices:
-            running = cluster.cuda_cluster(devices)
-        else:
-            running = cluster.local_cluster(*cpu_workers(args))
+        dask.config.set({"distributed.worker.preload": [__file__]})
+        running = (cluster.cuda_cluster(devices) if devices else
+                   cluster.local_cluster(*cpu_workers(args)))
         try:
             tell(running.address, running.dashboard, running.why)
             threading.Event().wait()
