@@ -174,7 +174,8 @@ def _sampled(source: Source, index: int, share: float) -> np.ndarray:
     """Which rows of a part are in the sample: a function of their key hash alone."""
     if share in (0, 1):
         return np.full(len(source.rowed.rows[index].bucket), share == 1)
-    return (mix64(source.keys[index] ^ np.uint64(0x5851F42D4C957F2D), np) >> np.uint64(32)) < share * 2**32
+    mixed = mix64(source.keys[index] ^ np.uint64(0x5851F42D4C957F2D), np)
+    return (mixed >> np.uint64(32)) < share * 2**32
 
 
 def _rows_of(

@@ -126,7 +126,7 @@ def run_dask(*command: str, host: str | None) -> NoReturn:
     """Dask's own command line, inside this process: so the engine's settings hold for it."""
     from dask.cli import run_cli
 
-    cluster._Settings()
+    cluster.Settings()
     sys.argv = ["dask", *command, "--preload", __file__, *(["--host", host] if host else [])]
     run_cli()
     sys.exit(0)

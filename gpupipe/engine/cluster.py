@@ -12,7 +12,7 @@ from typing import Any
 from gpupipe.errors import EnvironmentFault
 
 START_SECONDS = 60.0
-ALLOWED_FAILURES = 30
+ALLOWED_FAILURES = 10
 """A task may be on so many workers as they die before it is thought to be the cause."""
 SLACK = 1.3
 """A worker is ended when it takes so much more than it was given: predictions are that good."""
@@ -76,7 +76,7 @@ def connect(address: str) -> Cluster:
                 hint="install the same versions on both sides",
             )
     return Cluster(client, address, _dashboard(client), (f"the cluster at {address}",), False,
-                   [client, _Settings()])
+                   [client, Settings()])
 
 
 def workers_at(address: str) -> list[tuple[int, int]]:
@@ -96,7 +96,7 @@ def local_cluster(workers: int, threads: int, memory: int) -> Cluster:
     """``workers`` processes of this machine with ``threads`` threads and ``memory`` bytes each."""
     distributed = _distributed()
     folder = _Folder()
-    settings = _Settings()
+    settings = Settings()
     with _quiet():
         cluster = distributed.LocalCluster(
             n_workers=workers, threads_per_worker=threads, processes=True,
@@ -122,7 +122,7 @@ def cuda_cluster(devices: int, threads: int = 1) -> Cluster:
                                hint="pip install 'gpupipe[gpu-cu13]'") from None
     options, why = cuda_options(devices)
     folder = _Folder()
-    settings = _Settings()
+    settings = Settings()
     with _quiet():
         cluster = LocalCUDACluster(**options, threads_per_worker=threads,
                                    dashboard_address=_dashboard_address(),
@@ -180,7 +180,7 @@ class _quiet(warnings.catch_warnings):  # noqa: N801 - reads as a word
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-class _Settings:
+class Settings:
     """Dask's settings as they suit one program that does long tasks; closed like the rest."""
 
     def __init__(self) -> None:

@@ -32,8 +32,9 @@ S = TypeVar("S")
 
 FAN_IN = 8
 """So many states are merged by one task of the tree."""
-PARTS_A_TASK = 8
-"""Parts that one task takes, at most: what is lost with a worker is done again."""
+PARTS_A_TASK = 64
+"""Parts that one task takes, at most: what is lost with a worker is done again. Of many small
+tasks all results would lie in memory until they are merged."""
 GRACE_SECONDS = 10.0
 """After a worker was lost in the middle of common work, the others may take so long to notice."""
 RETURN_SECONDS = 60.0
@@ -143,7 +144,7 @@ class DaskEngine:
 
     def warm(self, function: Callable[[], Any]) -> None:
         """Call ``function`` in every worker, and do not wait: what it loads is needed later."""
-        self.client.run(_begin, function, self.cluster.own, wait=False, on_error="ignore")
+        self.client.run(_begin, function, self.cluster.own, on_error="ignore")
 
     def everywhere(self, function: Callable[[], Any]) -> None:
         """Call ``function`` once in every worker. One that is lost meanwhile does not matter."""
@@ -318,9 +319,11 @@ def _fold(
 
 
 def _merged(merge: Callable[[Any, Any], Any], states: Sequence[Any]) -> Any:
-    """The merge of results of other tasks. They are copied: a task that runs twice needs them
-    as they were, and ``merge`` uses up what it is given."""
+    """The merge of results of other tasks. A task that runs twice needs them as they were, and
+    ``merge`` works on the first one, into which it may take what only another one has."""
     total = copy.deepcopy(states[0])
     for state in states[1:]:
-        total = merge(total, copy.deepcopy(state))
+        if isinstance(state, dict) and isinstance(total, dict):
+            state = {k: s if k in total else copy.deepcopy(s) for k, s in state.items()}
+        total = merge(total, state)
     return total
