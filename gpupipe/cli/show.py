@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gpupipe.inspect import Proposal
     from gpupipe.inspect.target import Proposed
 
-MARKS = {"ok": ("ok", "green"), "missing": ("--", "yellow"), "problem": ("!!", "bold red")}
+STYLES = {"ok": "green", "missing": "yellow", "problem": "bold red"}
 
 
 def trained(run: Path) -> Path:
@@ -138,16 +138,22 @@ def diagnosis(found: Diagnosis) -> None:
     from rich.text import Text
 
     from gpupipe.console import stdout
+    from gpupipe.engine.gpu import MARKS
 
     console = stdout()
     for finding in found.findings:
-        mark, style = MARKS[finding.state]
+        mark = MARKS[finding.state], STYLES[finding.state]
         console.print(
-            Text.assemble((mark, style), f"  {finding.what:<14}  {finding.detail}"), soft_wrap=True
+            Text.assemble(mark, f"  {finding.what:<14}  {finding.detail}"), soft_wrap=True
         )
         if finding.mend:
             console.print(Text.assemble(" " * 20, ("-> ", "bold"), finding.mend), soft_wrap=True)
     say()
+    if not found.gpu.usable:
+        say("No GPU can be used here, and none is needed: everything runs on the CPU. If this "
+            "machine should have one:")
+        say(f"found   {found.gpu.why}")
+        say(f"next    {found.gpu.mend}")
     say(f"device: auto means {found.device} here ({found.why}); engine: {found.engine}", "bold")
     if not found.healthy:
         say("some packages do not fit: mend the lines marked !! first", "bold red")
