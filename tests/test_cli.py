@@ -23,6 +23,7 @@ from gpupipe.errors import ConfigError
 
 VERBS = (
     "init", "check", "plan", "run", "predict", "evaluate", "show", "doctor", "demo", "schema",
+    "parity",
 )
 GPUPIPE = (sys.executable, "-m", "gpupipe.cli")
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gpupipe.doctor import Diagnosis
     from gpupipe.inspect import Proposal
     from gpupipe.inspect.target import Proposed
+    from gpupipe.parity import Certificate
 
 STYLES = {"ok": "green", "missing": "yellow", "problem": "bold red"}
 
@@ -132,6 +133,15 @@ def findings(pipeline: Path, found: Sequence[Any]) -> None:
     for finding in found:
         say(f"- {finding.get('message', finding) if isinstance(finding, Mapping) else finding}")
     say(f"{pipeline}: {'worth a look' if found else 'nothing to mend'}; it can run")
+
+
+def certificate(found: Certificate, page: Path) -> None:
+    """The levels of parity, and where the certificate is."""
+    left, right = found.about["left"], found.about["right"]
+    table(["level", "promise", "found", "holds"],
+          [[f"{v.name} {v.title}", v.promise, v.found, "yes" if v.holds else "NO"]
+           for v in found.levels], f"{left['name']} against {right['name']}")
+    say(f"{'parity holds' if found.holds else 'parity does not hold'}: {page}", "bold")
 
 
 def diagnosis(found: Diagnosis) -> None:
