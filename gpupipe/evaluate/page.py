@@ -30,7 +30,10 @@ class Card:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells: text, numbers, `Mark`, or None. ``folded`` ones open at a click."""
+    """Rows of cells: text, numbers, `Mark`, or None. ``folded`` ones open at a click.
+
+    The title may be empty where the section's says enough.
+    """
 
     title: str
     columns: Sequence[str]
