@@ -160,7 +160,8 @@ def diagnosis(found: Diagnosis) -> None:
             console.print(Text.assemble(" " * 20, ("-> ", "bold"), finding.mend), soft_wrap=True)
     say()
     if not found.gpu.usable:
-        say("No GPU can be used here, and none is needed: everything runs on the CPU. If this "
+        say("There is a GPU here, and it cannot be used yet:" if found.gpu.devices else
+            "No GPU can be used here, and none is needed: everything runs on the CPU. If this "
             "machine should have one:")
         say(f"found   {found.gpu.why}")
         say(f"next    {found.gpu.mend}")
