@@ -45,18 +45,23 @@ class Outcome:
     Attributes
     ----------
     final : the model trained on all training rows; None where the folds alone were trained.
-    fitted : what its steps learned.
+    views : what its steps learned: for the final model, then by fold.
     holdout, oof : predictions in row order for the rows of `Trained.holdout_rows` and
         `Trained.oof_rows`; None where there is no such part.
     """
 
     candidate: Candidate
-    fitted: Fitted
+    views: Sequence[Fitted]
     final: FittedModel | None
     holdout: np.ndarray | None
     oof: np.ndarray | None
     curves: list[dict[str, Any]]
     rounds: int | None
+
+    @property
+    def fitted(self) -> Fitted:
+        """What its steps learned on all training rows."""
+        return self.views[0]
 
 
 @dataclass
@@ -143,6 +148,21 @@ def train(
     return trained
 
 
+def retrain(
+    trained: Trained, seed: int, *, progress: Any = None, scratch: Path | None = None,
+) -> Trained:
+    """The model that was asked for, trained with another seed.
+
+    Rows, split and what the steps learned stay as they are, so that what differs is the training.
+    """
+    config = trained.config.model_copy(update={"seed": seed})
+    again = replace(trained, config=config, outcomes={}, notes=[], checkpoints=NOWHERE)
+    with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
+        _train_all(again, [trained.model.candidate], [list(trained.model.views)], NOWHERE,
+                   Path(folder), progress, final=trained.model.final is not None)
+    return again
+
+
 def check_fits(layout: Layout) -> None:
     """EnvironmentFault where no layout comes near what may be taken."""
     if layout.peak > TOLERANCE * layout.limit:
@@ -195,7 +215,7 @@ def _train_all(
         for c, candidate in enumerate(candidates):
             model, unseen = whole[c]
             trained.outcomes[candidate.name] = Outcome(
-                candidate, fitted[c][0], model,
+                candidate, fitted[c], model,
                 predicted(model, unseen) if model and unseen and split.holdout else None,
                 None if number is None else trainer.out_of_fold(number, folds[c], rounds[c]),
                 [curve for curve in curves[c] if curve], rounds[c],

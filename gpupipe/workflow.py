@@ -181,7 +181,7 @@ def plan(config: PipelineConfig, *, progress: Any = None, cache: Path | None = N
     Profiles the data, unless that was done before; learns and trains nothing.
     """
     choice, cache = choose(config.engine), cache or Path("runs") / ".cache"
-    dataset = _ingest(config, cache, None, progress)
+    dataset = ingested(config, cache, None, progress)
     ready = prepare(config, dataset, choice.here(), progress=progress,
                     checkpoints=_checkpoints(cache, dataset))
     return plan_of(ready, choice)
@@ -192,7 +192,7 @@ def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str
     from gpupipe.inspect import inspect
 
     cache = Path("runs") / ".cache"
-    dataset = _ingest(config, cache, None, progress)
+    dataset = ingested(config, cache, None, progress)
     prepare(config, dataset, choose(config.engine).here(), progress=progress,
             checkpoints=_checkpoints(cache, dataset))
     apart = {*dropped(config, dataset), *(config.data.key or ())}
@@ -227,7 +227,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return found
 
 
-def _ingest(config: PipelineConfig, cache: Path, source: object, progress: Any) -> Dataset:
+def ingested(config: PipelineConfig, cache: Path, source: object, progress: Any) -> Dataset:
     """The pipeline's table, typed. Text becomes Parquet under ``cache`` once.
 
     Columns to drop are read all the same, for they may tell equal rows apart; only where the
@@ -261,12 +261,12 @@ def _trained(
     """The trained models, while the engine is there on which they were, and what it is."""
     load_ahead(config.model.kind)
     timings = Timings()
-    with choice.opened() as (engine, opened), _scratch(cache) as scratch:
+    with choice.opened() as (engine, opened), scratch_folder(cache) as scratch:
         if opened.dashboard and progress is not None:
             progress.say(f"dashboard {opened.dashboard}")
         engine.warm(partial(load_ahead, config.model.kind))
         with timings.stage("ingest"):
-            dataset = _ingest(config, cache, source, progress)
+            dataset = ingested(config, cache, source, progress)
             if opened.remote:
                 dataset = on_disk(dataset, scratch)
         yield train(config, dataset, engine, progress=progress, timings=timings,
@@ -279,7 +279,7 @@ def _checkpoints(cache: Path, dataset: Dataset) -> Checkpoints:
 
 
 @contextmanager
-def _scratch(cache: Path) -> Iterator[Path]:
+def scratch_folder(cache: Path) -> Iterator[Path]:
     """A folder for what does not fit into memory, while a run goes on."""
     folder = temporary_name(cache.absolute() / "scratch")
     folder.mkdir(parents=True)

@@ -23,6 +23,7 @@ from gpupipe.errors import ConfigError
 
 VERBS = (
     "init", "check", "plan", "run", "predict", "evaluate", "show", "doctor", "demo", "schema",
+    "parity",
 )
 GPUPIPE = (sys.executable, "-m", "gpupipe.cli")
 
@@ -226,13 +227,16 @@ def test_doctor_names_what_is_here_and_how_to_mend_what_is_not(capfd):
     answer = json.loads(capfd.readouterr().out)
     assert code == (0 if answer["healthy"] else 5)
     found = {f["what"]: f for f in answer["findings"]}
-    for what in ("Python", "Cores", "Memory", "pandas", "NVIDIA driver", "CUDA devices", "RAPIDS"):
+    for what in ("Python", "Cores", "Memory", "pandas", "Dask", "Dashboard", "NVIDIA driver",
+                 "CUDA devices", "RAPIDS"):
         assert what in found
     if answer["device"] == "cpu":
         lacking = [f for f in found.values() if f["state"] == "missing"]
         assert lacking and any("gpupipe[gpu-cu1" in (f["mend"] or "") for f in lacking)
     assert call(["doctor"]) == code
-    assert f"auto means {answer['device']}" in capfd.readouterr().out
+    told = capfd.readouterr().out
+    assert f"auto means {answer['device']}" in told
+    assert answer["gpu"]["usable"] or f"next    {answer['gpu']['mend']}" in told
 
 
 @pytest.mark.parametrize(("version", "bounds", "fits"), [
@@ -370,19 +374,22 @@ def test_any_answer_becomes_strict_json():
 
 def test_doctor_tells_a_driver_that_programs_cannot_reach_from_none_at_all(tmp_path, monkeypatch):
     from gpupipe import doctor
+    from gpupipe.engine import devices, gpu
 
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'NVIDIA H100, 580.65.06, 81559 MiB'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(doctor, "_libcuda", lambda: None)
+    monkeypatch.setattr(devices, "libcuda", lambda: None)
+    monkeypatch.setattr(gpu, "in_container", lambda: True)
     found = {f.what: f for f in doctor.diagnose().findings}
-    assert "NVIDIA H100" in found["NVIDIA driver"].detail
+    assert "NVIDIA H100" in found["nvidia-smi"].detail
     assert "--gpus all" in (found["NVIDIA driver"].mend or "")
     assert found["CUDA devices"].state == "missing"
     tool.write_text("#!/bin/sh\nexit 9\n")
-    monkeypatch.setattr(doctor, "_nvidia_cards", lambda: 2)
+    monkeypatch.setattr(gpu, "nvidia_cards", lambda: 2)
     found = {f.what: f for f in doctor.diagnose().findings}
     if not Path("/proc/driver/nvidia/version").exists():
-        assert "2 NVIDIA cards in this machine, but no driver" in found["NVIDIA driver"].detail
-        assert "ubuntu-drivers" in (found["NVIDIA driver"].mend or "")
+        assert "not found, but 2 NVIDIA cards" in found["NVIDIA driver"].detail
+        assert f"{tool} fails" in found["nvidia-smi"].detail
+        assert "on the host" in (found["NVIDIA driver"].mend or "")

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from gpupipe.doctor import Diagnosis
     from gpupipe.inspect import Proposal
     from gpupipe.inspect.target import Proposed
+    from gpupipe.parity import Certificate
 
-MARKS = {"ok": ("ok", "green"), "missing": ("--", "yellow"), "problem": ("!!", "bold red")}
+STYLES = {"ok": "green", "missing": "yellow", "problem": "bold red"}
 
 
 def trained(run: Path) -> Path:
@@ -134,20 +135,36 @@ def findings(pipeline: Path, found: Sequence[Any]) -> None:
     say(f"{pipeline}: {'worth a look' if found else 'nothing to mend'}; it can run")
 
 
+def certificate(found: Certificate, page: Path) -> None:
+    """The levels of parity, and where the certificate is."""
+    left, right = found.about["left"], found.about["right"]
+    table(["level", "promise", "found", "holds"],
+          [[f"{v.name} {v.title}", v.promise, v.found, "yes" if v.holds else "NO"]
+           for v in found.levels], f"{left['name']} against {right['name']}")
+    say(f"{'parity holds' if found.holds else 'parity does not hold'}: {page}", "bold")
+
+
 def diagnosis(found: Diagnosis) -> None:
     from rich.text import Text
 
     from gpupipe.console import stdout
+    from gpupipe.engine.gpu import MARKS
 
     console = stdout()
     for finding in found.findings:
-        mark, style = MARKS[finding.state]
+        mark = MARKS[finding.state], STYLES[finding.state]
         console.print(
-            Text.assemble((mark, style), f"  {finding.what:<14}  {finding.detail}"), soft_wrap=True
+            Text.assemble(mark, f"  {finding.what:<14}  {finding.detail}"), soft_wrap=True
         )
         if finding.mend:
             console.print(Text.assemble(" " * 20, ("-> ", "bold"), finding.mend), soft_wrap=True)
     say()
+    if not found.gpu.usable:
+        say("There is a GPU here, and it cannot be used yet:" if found.gpu.devices else
+            "No GPU can be used here, and none is needed: everything runs on the CPU. If this "
+            "machine should have one:")
+        say(f"found   {found.gpu.why}")
+        say(f"next    {found.gpu.mend}")
     say(f"device: auto means {found.device} here ({found.why}); engine: {found.engine}", "bold")
     if not found.healthy:
         say("some packages do not fit: mend the lines marked !! first", "bold red")

@@ -211,6 +211,35 @@ def fingerprint(
     return Answer(found, lambda: show.lines([found["all"]]))
 
 
+@app.command(**_example("gpupipe parity pipeline.yaml --left cpu --right cuda"))
+def parity(
+    pipeline: File = Path("pipeline.yaml"),
+    left: Annotated[str | None, typer.Option(help="cpu, cuda, local or dask.")] = None,
+    right: Annotated[str | None, typer.Option(help="The side to hold against it.")] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings behind the metrics' deviation.")] = 3,
+    output: Annotated[Path, typer.Option(help="The folder of the certificate.")] = Path("parity"),
+    runs: Runs = Path("runs"), json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Run the pipeline on two devices or engines, compare them step by step, and certify it.
+
+    CPU against GPU where there is one, else the local engine against Dask.
+    """
+    from gpupipe.cli import show
+    from gpupipe.config import load_config
+    from gpupipe.console import bars
+
+    config = load_config(pipeline)
+    from gpupipe import parity as room  # slow to import: a fault in the file is told first
+
+    names = room.sides(left, right)
+    engines = [room.engine_of(name, config.engine) for name in names]
+    found = room.parity(config, *engines, names=names, seeds=seeds, cache=runs / ".cache",
+                        progress=bars())
+    data, page = room.write(found, output)
+    answer = {**found.to_json(), "certificate": str(data), "page": str(page)}
+    return Answer(answer, lambda: show.certificate(found, page), 0 if found.holds else 4)
+
+
 @app.command(**_example("gpupipe doctor"))
 def doctor(json: Json = False, debug: Debug = False) -> Answer:
     """Say what works on this machine and how to mend the rest."""

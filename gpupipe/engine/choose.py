@@ -11,6 +11,7 @@ from gpupipe.config import EngineConfig
 from gpupipe.config.units import bytes_of
 from gpupipe.engine.base import Engine
 from gpupipe.engine.frames import PandasFrames
+from gpupipe.engine.gpu import look
 from gpupipe.engine.local import LocalEngine
 from gpupipe.engine.machine import cores, cuda_devices
 from gpupipe.engine.memory import Memory, default_limit
@@ -95,6 +96,9 @@ def choose(config: EngineConfig) -> Choice:
     """Where to run. EnvironmentFault where what was asked for is not to be had here."""
     devices = cuda_devices()
     if config.device == "cuda":
+        gpu = look()
+        if not gpu.usable:
+            raise gpu.fault("engine.device is cuda")
         seen = f"{devices} CUDA device(s)" if devices else "no CUDA device"
         raise EnvironmentFault(
             f"engine.device is cuda, and this version trains on the CPU alone (here: {seen})",

@@ -202,7 +202,7 @@ class Report(TypedDict, total=False):
 
 def render_report(data: Report) -> str:
     """The page. The metric named by ``headline`` (default: the task's first) leads it."""
-    html = _environment().get_template("report.html").render(view(data))
+    html = environment().get_template("report.html").render(view(data))
     return CONTROL.sub("�", html).encode("utf-8", "replace").decode("utf-8")
 
 
@@ -380,7 +380,8 @@ def _slice(task: Task, data: Slices, whole: Scores) -> dict[str, Any]:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, with the filters that write numbers and names."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8"),
         autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True,
