@@ -48,7 +48,7 @@ def predict(
     if not output.absolute().parent.is_dir():
         raise ConfigError("there is no such folder", where=str(output.parent),
                           hint="make it, or give --output another name")
-    choice = choose(engine)
+    choice = choose(engine.model_copy(update={"device": "cpu"}))  # bundles score on the CPU
     if choice.remote and output.suffix:
         raise ConfigError("a cluster's workers write a folder, not a file", where=str(output),
                           hint="give --output a name without an ending")

@@ -92,9 +92,8 @@ def run(
     source : a table in memory to use instead of ``data.source``.
     progress : see `gpupipe.console`.
     """
-    choice = choose(config.engine)
     _check_runs(runs)
-    with _trained(config, choice, runs / ".cache", source, progress) as (trained, choice):
+    with _trained(config, runs / ".cache", source, progress) as (trained, choice):
         return _finished(config, runs, trained, choice)
 
 
@@ -160,8 +159,7 @@ def cross_validate(
                            "set split.folds to 2 or more")
     cache = cache or Path("runs") / ".cache"
     _check_runs(cache.parent)
-    with _trained(config, choose(config.engine), cache, source, progress,
-                  final=False) as (trained, _):
+    with _trained(config, cache, source, progress, final=False) as (trained, _):
         with trained.timings.stage("evaluate"):
             metrics = judge(trained)
         trained.checkpoints.prune()
@@ -180,8 +178,10 @@ def plan(config: PipelineConfig, *, progress: Any = None, cache: Path | None = N
 
     Profiles the data, unless that was done before; learns and trains nothing.
     """
-    choice, cache = choose(config.engine), cache or Path("runs") / ".cache"
+    choose(config.engine)  # what cannot be is told before any work
+    cache = cache or Path("runs") / ".cache"
     dataset = ingested(config, cache, None, progress)
+    choice = choose(config.engine, dataset.rows)
     ready = prepare(config, dataset, choice.here(), progress=progress,
                     checkpoints=_checkpoints(cache, dataset))
     return plan_of(ready, choice)
@@ -193,7 +193,7 @@ def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str
 
     cache = Path("runs") / ".cache"
     dataset = ingested(config, cache, None, progress)
-    prepare(config, dataset, choose(config.engine).here(), progress=progress,
+    prepare(config, dataset, choose(config.engine, dataset.rows).here(), progress=progress,
             checkpoints=_checkpoints(cache, dataset))
     apart = {*dropped(config, dataset), *(config.data.key or ())}
     found = [{"kind": "note", "message": n} for n in dataset.notes]
@@ -255,20 +255,21 @@ def ingested(config: PipelineConfig, cache: Path, source: object, progress: Any)
 
 @contextmanager
 def _trained(
-    config: PipelineConfig, choice: Choice, cache: Path, source: object, progress: Any,
-    final: bool = True,
+    config: PipelineConfig, cache: Path, source: object, progress: Any, final: bool = True,
 ) -> Iterator[tuple[Trained, Choice]]:
     """The trained models, while the engine is there on which they were, and what it is."""
+    choose(config.engine)  # what cannot be is told before any work
     load_ahead(config.model.kind)
     timings = Timings()
+    with timings.stage("ingest"):
+        dataset = ingested(config, cache, source, progress)
+    choice = choose(config.engine, dataset.rows)
     with choice.opened() as (engine, opened), scratch_folder(cache) as scratch:
+        engine.warm(partial(load_ahead, config.model.kind))
         if opened.dashboard and progress is not None:
             progress.say(f"dashboard {opened.dashboard}")
-        engine.warm(partial(load_ahead, config.model.kind))
-        with timings.stage("ingest"):
-            dataset = ingested(config, cache, source, progress)
-            if opened.remote:
-                dataset = on_disk(dataset, scratch)
+        if opened.remote:
+            dataset = on_disk(dataset, scratch)
         yield train(config, dataset, engine, progress=progress, timings=timings,
                     checkpoints=_checkpoints(cache, dataset), scratch=scratch, final=final), opened
 

@@ -50,7 +50,7 @@ def test_two_keys_are_enough_and_everything_else_has_its_default(write):
     assert (config.split.holdout, config.split.folds, config.split.by) == (0.2, 5, "auto")
     assert (config.model.kind, config.seed, config.features) == ("xgboost", 0, None)
     assert config.evaluate.baselines == ["linear", "constant"]
-    assert config.engine.batch_rows == 131_072
+    assert config.engine.batch_rows is None
 
 
 def test_the_design_document_s_example_reads_as_meant(write):

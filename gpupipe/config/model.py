@@ -215,8 +215,8 @@ class EngineConfig(Section):
     """The memory that may be used: 2GiB, 500MB."""
     address: str | None = None
     """The address of a running Dask scheduler."""
-    batch_rows: Annotated[int, Field(ge=1)] = 131_072
-    """Rows in a batch; the results do not depend on it."""
+    batch_rows: Annotated[int, Field(ge=1)] | None = None
+    """Rows in a batch; the results do not depend on it. Left out, it suits the device."""
 
     @field_validator("memory")
     @classmethod

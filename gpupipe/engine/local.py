@@ -22,6 +22,8 @@ from gpupipe.errors import EnvironmentFault
 P = TypeVar("P")
 S = TypeVar("S")
 
+BATCH_ROWS = 131_072
+"""Rows of a batch where nothing is said: its columns fit into a processor's cache."""
 LEAST_BATCH = 4_096
 """Batches are not made smaller than this where a device is full."""
 
@@ -41,13 +43,13 @@ class LocalEngine:
     remote = False
 
     def __init__(
-        self, workers: int | None = None, batch_rows: int = 131_072, memory: Memory | None = None,
-        fx: Frames | None = None,
+        self, workers: int | None = None, batch_rows: int | None = None,
+        memory: Memory | None = None, fx: Frames | None = None,
     ) -> None:
         self.fx: Frames = fx or PandasFrames()
         self.workers = workers or cores()
-        self.batch_rows = batch_rows
-        self.memory = memory or Memory(default_limit(), self.workers, batch_rows)
+        self.batch_rows = batch_rows or BATCH_ROWS
+        self.memory = memory or Memory(default_limit(), self.workers, self.batch_rows)
         self.reliefs: list[Callable[[], bool]] = []
         self._room = threading.Lock()
 
