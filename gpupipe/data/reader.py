@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from gpupipe.data.batches import Columns, batches
 from gpupipe.data.dataset import Dataset
 from gpupipe.engine.frames import Column
 from gpupipe.engine.local import LocalEngine
-
-Columns = Mapping[str, Column]
-"""One batch: its columns by name."""
 
 
 @dataclass
@@ -59,22 +57,20 @@ class Reader:
         # A part is kept as one scan cut it: where the batches end depends on the columns read.
         keeping = [c for c in columns if c in self._kept] if set(self._kept) <= set(columns) else []
         read: dict[str, list[Column]] = {c: [] for c in keeping}
-        for table in self.dataset.parts[index].stream(columns, self.engine.batch_rows):
-            frame = fx.frame(table)
-            del table  # or both would be in memory while the caller works
-            batch = {c: fx.column(frame, c, schema[c].dtype) for c in columns}
-            for name, batches in read.items():
-                batches.append(fx.narrow(batch[name]))
+        rows = self.engine.batch_rows
+        for batch in batches(self.dataset.parts[index], columns, schema, rows, fx):
+            for name, of_part in read.items():
+                of_part.append(fx.narrow(batch[name]))
             yield batch
         self.decoded.update((index, c) for c in columns)
-        for name, batches in read.items():
-            self._kept[name][index] = batches
+        for name, of_part in read.items():
+            self._kept[name][index] = of_part
 
     def share(self, columns: Sequence[str]) -> None:
         """Give each of these columns, where it is kept, one dictionary for all its batches."""
         parts = len(self.dataset.parts)
         whole = [c for c in columns if c in self._kept and len(self._kept[c]) == parts]
-        todo = [c for c in whole if not any(b.answers is not None for b in self._of(c))]
+        todo = [c for c in whole if not _share_already(self._of(c))]
         for at, shared in self.engine.map(lambda c: self.engine.fx.share(self._of(c)), todo):
             batches = iter(shared)
             for part in self._kept[todo[at]].values():
@@ -86,3 +82,9 @@ class Reader:
 
     def _of(self, column: str) -> list[Column]:
         return [batch for part in self._kept[column].values() for batch in part]
+
+
+def _share_already(batches: Sequence[Column]) -> bool:
+    """Whether all batches have the same dictionary."""
+    answers = batches[0].answers if batches else None
+    return answers is not None and all(b.answers is answers for b in batches)

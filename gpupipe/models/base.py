@@ -93,7 +93,8 @@ class Training:
     """How to train: seed, threads, and rounds where the cross-validation has chosen them.
 
     ``checkpoints`` are this training's own: a long one saves what it has there. ``spill`` is
-    the folder for what does not fit into memory; None where all of it does.
+    the folder for what does not fit into memory; None where all of it does. ``device`` is
+    ``cpu`` or ``cuda``: where the matrix's chunks lie, and where training runs.
     """
 
     seed: int = 0
@@ -101,6 +102,7 @@ class Training:
     rounds: int | None = None
     checkpoints: Checkpoints = NOWHERE
     spill: Path | None = None
+    device: str = "cpu"
 
 
 class Model(Protocol):
