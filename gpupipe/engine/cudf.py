@@ -7,7 +7,8 @@ Here is what is not:
 - **category codes.** Where pandas numbers values as they come, CuPy sorts. No state keeps a
   batch's own order (`stats.state.Table.canonical`), so nothing learned depends on it.
 - **text** is numbered by cuDF on the device; its distinct values then live on the host.
-- **time** is microseconds since 1970 everywhere; cuDF takes it apart into 16-bit numbers.
+- **time** is microseconds since 1970 everywhere; what pandas' ``.dt`` makes of it is worked out
+  in integers here (`calendar`).
 - **rounding.** Sums are of integers, products are Dekker's, so they agree to the last bit.
   Logarithms and sines do not: those are NumPy's (`ArrayFrames.on_host`).
 """
@@ -21,17 +22,21 @@ import numpy as np
 import pyarrow as pa
 
 from gpupipe.engine.arrays import to_host
+from gpupipe.engine.calendar import calendar_part
 from gpupipe.engine.frames import MISSING, Array, ArrayFrames, Column, Frame
 from gpupipe.engine.machine import cuda_devices
 from gpupipe.errors import EnvironmentFault
+
+KEPT_BYTES = 1 << 30
+"""Freed memory that the allocator holds on to, so that not every batch asks the driver."""
 
 
 class CudfFrames(ArrayFrames):
     """The frame layer on cuDF and CuPy.
 
-    CuPy is given RMM's memory, so that both libraries share one allocator; where nobody has
-    chosen one for this process, it is CUDA's own asynchronous one, which gives back to XGBoost
-    what the others do not use.
+    CuPy is given RMM's memory, so that both libraries share one allocator. Where nobody has
+    chosen one for this process, it is CUDA's own asynchronous one, and it keeps no more than
+    `KEPT_BYTES` of what is not in use: XGBoost allocates beside it.
 
     Raises EnvironmentFault where there is no device, or a library cannot be loaded.
     """
@@ -53,7 +58,8 @@ class CudfFrames(ArrayFrames):
                 hint="pip install 'gpupipe[gpu-cu13]' (or gpu-cu12 for a driver of CUDA 12)",
             ) from None
         if type(rmm.mr.get_current_device_resource()) is rmm.mr.CudaMemoryResource:
-            rmm.mr.set_current_device_resource(rmm.mr.CudaAsyncMemoryResource())
+            rmm.mr.set_current_device_resource(
+                rmm.mr.CudaAsyncMemoryResource(release_threshold=KEPT_BYTES))
         cupy.cuda.set_allocator(rmm_cupy_allocator)
         self.xp: Any = cupy
         self.out_of_memory: tuple[type[BaseException], ...] = (
@@ -106,8 +112,7 @@ class CudfFrames(ArrayFrames):
 
     def calendar(self, column: Column, part: str) -> Column:
         """Part ``part`` (one of `CALENDAR_PARTS`) of a timestamp, as an int64 column, in UTC."""
-        times = self._cudf.Series(column.values).astype("datetime64[us]")
-        return Column("int64", getattr(times.dt, part).values.astype("int64"), column.missing)
+        return Column("int64", calendar_part(column.values, part, self.xp), column.missing)
 
     def to_host(self, array: Array) -> np.ndarray:
         return to_host(array)

@@ -107,8 +107,9 @@ def _rescaled(
     over the number of rows. With weights of mean 1 that is the same.
     """
     if classes is not None:
-        from sklearn.utils.class_weight import compute_sample_weight
+        from sklearn.utils.class_weight import compute_class_weight
 
-        by_class = compute_sample_weight(classes, y)
-        weight = by_class if weight is None else weight * by_class
+        present, code = np.unique(y, return_inverse=True)
+        by_class = compute_class_weight(classes, classes=present, y=y, sample_weight=weight)
+        weight = by_class[code] if weight is None else weight * by_class[code]
     return (strength, None) if weight is None else (strength * float(weight.mean()), weight)
