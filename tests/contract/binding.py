@@ -105,7 +105,7 @@ def _passed_on(
 
 
 def documented(called: Any) -> inspect.Signature | None:
-    """The signature in the first line of a docstring, without ``self``; None where there is none."""
+    """The signature in the first line of a docstring, without ``self``; None without one."""
     first = (getattr(called, "__doc__", None) or "").strip().partition("\n")[0].replace("\\", "")
     match = re.search(r"\((.*)\)", first.partition("->")[0])
     if match is None:

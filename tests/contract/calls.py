@@ -40,10 +40,10 @@ def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
                 if alias.name.partition(".")[0] in LIBRARIES:
                     yield alias.asname or alias.name.partition(".")[0], (
                         alias.name if alias.asname else alias.name.partition(".")[0])
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            if node.module.partition(".")[0] in LIBRARIES:
-                for alias in node.names:
-                    yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            module = node.module or ""
+            for alias in node.names if module.partition(".")[0] in LIBRARIES else ():
+                yield alias.asname or alias.name, f"{module}.{alias.name}"
 
 
 def _full_name(node: ast.expr, names: dict[str, str]) -> str | None:

@@ -17,7 +17,7 @@ BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or",
           "rshift", "matmul")
 COMPARISONS = ("lt", "le", "eq", "ne", "gt", "ge")
 UNARY = ("neg", "pos", "abs", "invert")
-TO_HOST = {"tolist", "tobytes", "item", "tofile", "dump", "dumps", "__array_interface__", "data"}
+TO_HOST = {"tolist", "tobytes", "item", "tofile", "dump", "dumps", "data"}
 """What takes an array to the host, though it does not look like it."""
 FROM_HOST = {"asarray", "array"}
 """The only functions that may be given a NumPy array."""
@@ -72,8 +72,7 @@ class _Module(types.ModuleType):
 
     def called(self, name: str, thing: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name in FROM_HOST and isinstance(args[0], np.ndarray):
-            made = self.ndarray(np.array(args[0], *args[1:], **kwargs))  # a copy: other memory
-            return made
+            return self.ndarray(np.array(args[0], *args[1:], **kwargs))  # a copy: other memory
         if name == "searchsorted":
             for array in args[:2]:
                 if not isinstance(array, self.ndarray | int | float):

@@ -12,16 +12,15 @@ import numpy as np
 import xgboost
 from contract.record import HostCopy, Record
 
-CUDA = "cuda"
+from gpupipe.engine.arrays import to_host
+from gpupipe.models.cuda import device_of
 
 
 def patch_xgboost(monkeypatch: Any, record: Record, cupy: Any) -> None:
     """Let XGBoost take arrays of the stand-in, and refuse those of the host."""
 
-    def host(array: Any, what: str) -> np.ndarray:
-        if not isinstance(array, cupy.ndarray):
-            raise HostCopy(f"XGBoost was to train on the GPU, and given {what} on the host")
-        return array._host
+    devices: dict[int, str] = {}
+    """Where each booster works, and where each matrix's chunks lay."""
 
     def handed_over(iterator: Any) -> list[dict[str, Any]]:
         """What the iterator hands over in one pass, as XGBoost takes it."""
@@ -30,19 +29,21 @@ def patch_xgboost(monkeypatch: Any, record: Record, cupy: Any) -> None:
         iterator.reset()
         while iterator.next(lambda **piece: pieces.append(piece)):
             record.call("xgboost.QuantileDMatrix", "__init__", 1, set(pieces[-1]) - {"data"})
-        return [{**p, "data": host(p["data"], "a chunk")} for p in pieces]
+        return pieces
 
     def matrix(kind: str, real: Any) -> Any:
         def make(iterator: Any, **options: Any) -> Any:
             record.call(f"xgboost.{kind}", "__init__", 1, options)
             pieces = handed_over(iterator)
             weights = [p["weight"] for p in pieces]
-            return xgboost.core.QuantileDMatrix(
-                np.concatenate([p["data"] for p in pieces]),
+            made = xgboost.core.QuantileDMatrix(
+                np.concatenate([to_host(p["data"]) for p in pieces]),
                 label=np.concatenate([p["label"] for p in pieces]),
                 weight=None if weights[0] is None else np.concatenate(weights),
                 feature_types=pieces[0]["feature_types"], **options,
             )
+            (devices[id(made)],) = {device_of(p["data"]) for p in pieces}
+            return made
 
         return make
 
@@ -54,11 +55,14 @@ def patch_xgboost(monkeypatch: Any, record: Record, cupy: Any) -> None:
         monkeypatch.setattr(xgboost.Booster, name, _recorded(record, name, real))
 
     real_init, real_set = xgboost.Booster.__init__, xgboost.Booster.set_param
-    devices: dict[int, str] = {}
 
     def init(self: Any, params: Any = None, *args: Any, **options: Any) -> None:
         record.call("xgboost.Booster", "__init__", 1 + len(args), options)
         devices[id(self)] = (params or {}).get("device", "cpu")
+        for matrix in args[0] if args else ():
+            if devices[id(matrix)] != devices[id(self)]:
+                raise HostCopy(f"a booster on {devices[id(self)]} was given chunks that lie on "
+                               f"{devices[id(matrix)]}")
         real_init(self, _without_device(params), *args, **options)
 
     def set_param(self: Any, params: Any, *args: Any) -> None:
@@ -71,9 +75,10 @@ def patch_xgboost(monkeypatch: Any, record: Record, cupy: Any) -> None:
 
     def inplace_predict(self: Any, data: Any, **options: Any) -> Any:
         record.call("xgboost.Booster", "inplace_predict", 1, options)
-        if devices.get(id(self), "cpu") != CUDA:
-            raise HostCopy("a booster on the CPU was given a chunk on the GPU")
-        return cupy.ndarray(np.asarray(real_predict(self, host(data, "a chunk"), **options)))
+        if devices[id(self)] != device_of(data):
+            raise HostCopy(f"a booster on {devices[id(self)]} was given a chunk on the other one")
+        scores = np.asarray(real_predict(self, to_host(data), **options))
+        return cupy.ndarray(scores) if device_of(data) == "cuda" else scores
 
     monkeypatch.setattr(xgboost.Booster, "__init__", init)
     monkeypatch.setattr(xgboost.Booster, "set_param", set_param)
@@ -82,7 +87,9 @@ def patch_xgboost(monkeypatch: Any, record: Record, cupy: Any) -> None:
 
 
 def _without_device(params: Any) -> Any:
-    return {k: v for k, v in params.items() if k != "device"} if isinstance(params, dict) else params
+    if not isinstance(params, dict):
+        return params
+    return {k: v for k, v in params.items() if k != "device"}
 
 
 def _recorded(record: Record, name: str, real: Any) -> Any:
