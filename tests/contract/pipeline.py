@@ -18,6 +18,8 @@ from gpupipe.data.reader import Reader
 from gpupipe.engine.arrays import to_host
 from gpupipe.engine.frames import Frames
 from gpupipe.engine.local import LocalEngine
+from gpupipe.evaluate.metrics import Task
+from gpupipe.evaluate.scores import evaluate
 from gpupipe.steps import Target
 from gpupipe.steps.graph import bind, matrix
 from gpupipe.steps.profile import take_profile
@@ -131,6 +133,19 @@ def train_on(fx: Frames, folder: Path, task: str, model: dict[str, Any], **engin
     local = LocalEngine(1, 64, engine.get("memory"))
     local.fx = fx
     return train(config, dataset, local, baselines=False, scratch=folder)
+
+
+def judged_on(fx: Frames, task: Task, weighted: bool) -> dict[str, dict[str, Any]]:
+    """Every metric of random predictions that lie where the frame layer's arrays lie."""
+    rng, n = np.random.default_rng(7), 500
+    weight = fx.to_device(rng.random(n)) if weighted else None
+    classes = {"binary": ["a", "b"], "multiclass": ["a", "b", "c"], "regression": []}[task]
+    y = rng.integers(0, len(classes), n) if classes else rng.normal(size=n) + 5
+    p = rng.random((n, len(classes))) if task == "multiclass" else rng.random(n)
+    p = p / p.sum(axis=1, keepdims=True) if task == "multiclass" else p
+    scores = evaluate(task, fx.to_device(y), fx.to_device(p), weight=weight, classes=classes,
+                      resamples=50)
+    return {name: score.to_json() for name, score in scores.items()}
 
 
 def predictions(trained: Trained) -> np.ndarray:

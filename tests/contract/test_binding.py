@@ -16,7 +16,7 @@ import pytest
 from contract.binding import problem
 from contract.calls import uses_in
 from contract.machine import standing_in
-from contract.pipeline import MODELS, learn_everything, train_on
+from contract.pipeline import MODELS, judged_on, learn_everything, train_on
 from contract.record import Use
 from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegression, Ridge
 
@@ -51,6 +51,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> set[Use]:
         learn_everything(CudfFrames())
         learn_everything(CudfFrames(), ["one_hot"], kept=True)
         for task in ("binary", "multiclass", "regression"):
+            judged_on(CudfFrames(), task, weighted=True)
             for model in MODELS.values():
                 train_on(CudfFrames(), folder, task, model)
         train_on(CudfFrames(), folder, "binary", MODELS["xgboost"],

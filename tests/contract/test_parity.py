@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from contract.pipeline import MODELS, learn_everything, predictions, state_bytes, train_on
+from contract.pipeline import (
+    MODELS,
+    judged_on,
+    learn_everything,
+    predictions,
+    state_bytes,
+    train_on,
+)
 from contract.test_reading import BY_HOST, DIRECT, columns_of, written
 
 from gpupipe.data.reader import Reader
@@ -91,6 +98,13 @@ def test_its_scores_are_the_same_on_a_cpu(fx, model, tmp_path):
         again, "names") else 3)).astype("float32")
     there = fx.to_host(trained.final.predict(fx.to_device(chunk)))
     np.testing.assert_allclose(there, again.predict(chunk), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_metrics_are_the_same_where_predictions_lie_there(fx, task):
+    expected, found = judged_on(PandasFrames(), task, True), judged_on(fx, task, True)
+    for name, score in expected.items():
+        assert found[name]["value"] == pytest.approx(score["value"], rel=1e-9), name
 
 
 def test_a_matrix_that_does_not_fit_is_trained_from_pages(fx, tmp_path):

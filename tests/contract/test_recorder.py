@@ -10,7 +10,7 @@ import pytest
 from common.test_every_step import EXAMPLES
 from contract import cupy_standin
 from contract.machine import standing_in
-from contract.pipeline import MODELS, learn_everything, predictions, train_on
+from contract.pipeline import MODELS, judged_on, learn_everything, predictions, train_on
 from contract.record import HostCopy, Record, Use
 
 from gpupipe.data.batches import read_by_host
@@ -49,6 +49,14 @@ def test_a_model_is_trained_and_judged_without_a_copy_to_the_host(task, model, t
     assert found.fingerprint == expected.fingerprint
     np.testing.assert_allclose(predictions(found), predictions(expected), rtol=1e-6, atol=1e-9)
     assert np.isfinite(predictions(found)).all()
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_predictions_are_judged_where_they_lie(task, weighted):
+    expected = judged_on(PandasFrames(), task, weighted)
+    with standing_in(models=False):
+        assert judged_on(CudfFrames(), task, weighted) == expected
 
 
 def test_a_matrix_that_does_not_fit_is_streamed_to_pages(tmp_path):
