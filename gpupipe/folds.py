@@ -164,8 +164,8 @@ def model_scope(
     return checkpoints.given(
         features=digest([fitted.identity(node) for node in candidate.graph.outputs]),
         model=digest([model.kind, getattr(model, "params", {})]),
-        part=digest([part, candidate.limit]), how=digest([how.seed, how.threads, how.processes,
-                                                      how.rounds]),
+        part=digest([part, candidate.limit]),
+        how=digest([how.seed, how.threads, how.processes, how.rounds, how.device]),
     )
 
 

@@ -100,7 +100,7 @@ class _Wanted:
     def of(self, batch: Batch, rows: np.ndarray) -> Any:
         """The features of some rows of a batch."""
         values = matrix(self.ask.graph, self.ask.fitted, batch)
-        return values if rows.all() else values[rows]
+        return values if rows.all() else values[batch.fx.to_device(rows)]
 
     def part(self, index: int) -> list[Any]:
         """The chunks of one part."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpupipe.checkpoints import NOWHERE, Checkpoints, digest
 from gpupipe.config import PipelineConfig
+from gpupipe.data.batches import read_by_host
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.reader import Reader
 from gpupipe.data.split import Split
@@ -95,6 +96,10 @@ def prepare(
             progress=progress, checkpoints=checkpoints,
         )
     target, notes = find_target(config, profile)
+    if engine.fx.read_parquet is not None:
+        slow = read_by_host(dataset, dataset.schema.names)
+        notes += [f"column {name!r} is read by the host, not by the GPU: {why}"
+                  for name, why in slow.items()]
     check_metrics(config, target)
     with timings.stage("split", dataset.rows):
         split, rows = split_rows(config, profile, target)

@@ -176,7 +176,7 @@ def check_fits(layout: Layout) -> None:
 
 def manner(config: PipelineConfig, engine: Engine) -> Training:
     """How the models of a pipeline are trained."""
-    return Training(config.seed, engine.workers)
+    return Training(config.seed, engine.workers, device=engine.fx.device)
 
 
 def _trainer_of(engine: Engine) -> type[Trainer]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpupipe.data.batches import Columns, batches
 from gpupipe.data.dataset import Dataset
 from gpupipe.engine.attach import attach
 from gpupipe.engine.base import Engine
 from gpupipe.engine.frames import Column
-
-Columns = Mapping[str, Column]
-"""One batch: its columns by name."""
 
 
 @dataclass
@@ -67,7 +65,7 @@ class Reader:
             kept = [self._kept[c][index] for c in columns]
             if last:
                 for part in self._kept.values():
-                    part.pop(index)
+                    part.pop(index, None)
             for together in zip(*kept, strict=True):
                 yield dict(zip(columns, together, strict=True))
             return
@@ -75,17 +73,15 @@ class Reader:
         # A part is kept as one scan cut it: where the batches end depends on the columns read.
         keeping = [c for c in columns if c in self._kept] if set(self._kept) <= set(columns) else []
         read: dict[str, list[Column]] = {c: [] for c in keeping}
-        for table in self.dataset.parts[index].stream(columns, self.engine.batch_rows):
-            frame = fx.frame(table)
-            del table  # or both would be in memory while the caller works
-            batch = {c: fx.column(frame, c, schema[c].dtype) for c in columns}
-            for name, batches in read.items():
-                batches.append(fx.narrow(batch[name]))
+        rows = self.engine.batch_rows
+        for batch in batches(self.dataset.parts[index], columns, schema, rows, fx):
+            for name, of_part in read.items():
+                of_part.append(fx.narrow(batch[name]))
             yield batch
         self.decoded.update((index, c) for c in columns)
-        for name, batches in read.items():
+        for name, of_part in read.items():
             if name in self._kept:  # or they were let go meanwhile
-                self._kept[name][index] = batches
+                self._kept[name][index] = of_part
 
     def share(self, columns: Sequence[str]) -> None:
         """Give each of these columns, where it is kept, one dictionary for all its batches.
@@ -97,7 +93,7 @@ class Reader:
     def share_here(self, columns: Sequence[str]) -> None:
         """`share`, in this process."""
         kept = [c for c in columns if self._kept.get(c)]
-        todo = [c for c in kept if not any(b.answers is not None for b in self._of(c))]
+        todo = [c for c in kept if not _share_already(self._of(c))]
         for at, shared in self.engine.map(lambda c: self.engine.fx.share(self._of(c)), todo):
             batches = iter(shared)
             for part in self._kept[todo[at]].values():
@@ -131,3 +127,8 @@ class _Share:
 
     def __call__(self) -> None:
         self.reader.share_here(self.columns)
+
+def _share_already(batches: Sequence[Column]) -> bool:
+    """Whether all batches have the same dictionary."""
+    answers = batches[0].answers if batches else None
+    return answers is not None and all(b.answers is answers for b in batches)

@@ -5,11 +5,14 @@ cuDF on a GPU) and `Frames.column` takes one column out of it as plain arrays. F
 work is array arithmetic in ``fx.xp`` (NumPy or CuPy) and reads the same for both. Strings
 never enter the arrays: a string column is int32 codes into the batch's distinct values,
 which live on the host as an Arrow array, because there are few of them.
+
+What both libraries agree on is written once, in `ArrayFrames`. What they do not agree on is
+written twice, in `PandasFrames` here and in `cudf.CudfFrames`, with the reason beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -68,11 +71,23 @@ class Block:
 
 
 class Frames(Protocol):
-    """What an engine must offer; `PandasFrames` is the reference."""
+    """What an engine must offer; `PandasFrames` is the reference.
+
+    Attributes
+    ----------
+    xp : the array library, NumPy or CuPy.
+    device : ``cpu`` or ``cuda``: where arrays of ``xp`` lie.
+    out_of_memory : the exceptions that say that the device's memory is full; none for a CPU.
+    read_parquet : reads columns of a Parquet row group to the device, as a frame; None where
+        files are read by the host.
+    """
 
     xp: Any
+    device: str
     out_of_memory: tuple[type[BaseException], ...]
-    """What is raised where the device is full; nothing on the host, which is not a device."""
+
+    @property
+    def read_parquet(self) -> Callable[[str, int, Sequence[str]], Frame] | None: ...
 
     def frame(self, table: pa.Table) -> Frame: ...
 
@@ -94,6 +109,8 @@ class Frames(Protocol):
 
     def calendar(self, column: Column, part: str) -> Column: ...
 
+    def on_host(self, function: Callable[[np.ndarray], np.ndarray], array: Array) -> Array: ...
+
     def to_host(self, array: Array) -> np.ndarray: ...
 
     def to_device(self, array: np.ndarray) -> Array: ...
@@ -105,11 +122,10 @@ CALENDAR_PARTS = (
 """What `Frames.calendar` knows: the names are those of pandas' ``.dt``."""
 
 
-class PandasFrames:
-    """The frame layer on pandas and NumPy."""
+class ArrayFrames:
+    """The verbs that are the same for NumPy and CuPy: arithmetic on arrays of ``xp``."""
 
-    xp: Any = np
-    out_of_memory: tuple[type[BaseException], ...] = ()
+    xp: Any
 
     def frame(self, table: pa.Table) -> Frame:
         """The Arrow table itself: its columns become arrays one by one, without a copy between."""
@@ -123,16 +139,17 @@ class PandasFrames:
             encoded = values.combine_chunks()
             if isinstance(encoded, pa.ChunkedArray):  # of no chunks at all
                 encoded = pa.concat_arrays(encoded.chunks)
-            return Column(dtype, encoded.indices.fill_null(MISSING).to_numpy(), None,
-                          encoded.dictionary)
+            codes = encoded.indices.fill_null(MISSING).to_numpy()
+            return Column(dtype, self.to_device(codes), None, encoded.dictionary)
         if dtype in ("float32", "float64"):
-            return Column(dtype, values.to_numpy().astype(dtype, copy=False))
+            return Column(dtype, self.to_device(values.to_numpy().astype(dtype, copy=False)))
         missing = values.is_null().to_numpy() if values.null_count else None
         if missing is not None:
             values = values.fill_null(False if dtype == "bool" else 0)
+            missing = self.to_device(missing)
         if dtype == "timestamp":
             values = values.cast(pa.int64())
-        return Column(dtype, values.to_numpy(), missing)
+        return Column(dtype, self.to_device(values.to_numpy()), missing)
 
     def is_missing(self, column: Column) -> Array:
         """A boolean array: NaN, null or no code. An infinite float is not missing here."""
@@ -165,15 +182,13 @@ class PandasFrames:
         """
         if column.levels is not None:
             return column.values if column.codes is None else column.codes, column.levels
-        values = column.values
         if column.dtype in ("float32", "float64"):
-            values = self.numbers(column) + 0.0  # -0.0 and 0.0 are one value
-        codes, uniques = pd.factorize(values, use_na_sentinel=True)
-        if column.dtype == "int64":
-            uniques = uniques.astype("int64", copy=False)
-        if column.missing is not None:
-            codes = np.where(column.missing, MISSING, codes)
-        return codes, pa.array(uniques)
+            return self._distinct(self.numbers(column) + 0.0, None)  # -0.0 and 0.0 are one value
+        return self._distinct(column.values, column.missing)
+
+    def _distinct(self, values: Array, missing: Array | None) -> tuple[Array, pa.Array]:
+        """Codes, -1 where ``missing`` or NaN, and the distinct values on the host, in any order."""
+        raise NotImplementedError
 
     def narrow(self, column: Column) -> Column:
         """The same column in less memory: whole numbers in as few bytes as hold them all."""
@@ -188,22 +203,25 @@ class PandasFrames:
         What is asked of a dictionary (`lookup`) is then worked out once, not once a batch,
         and tables that are keyed by it add up as they are.
         """
-        encoded = []
-        for codes, levels in map(self.factorize, batches):
-            index = pa.array(codes, pa.int32(), mask=codes < 0)
-            encoded.append(pa.DictionaryArray.from_arrays(index, levels, safe=False))
-        if not encoded:
+        if not batches:
             return []
-        united = pa.chunked_array(encoded).unify_dictionaries().chunks
+        coded = [self.factorize(batch) for batch in batches]
+        # A dictionary as a column of its own values: united, its indices are the new codes.
+        united = pa.chunked_array([
+            pa.DictionaryArray.from_arrays(pa.array(np.arange(len(levels), dtype=np.int32)), levels)
+            for _, levels in coded
+        ]).unify_dictionaries().chunks
         levels = united[0].dictionary
         answers: dict[int, tuple[pa.Array, Array]] = {}
         if len(levels) > max(SHARED_LEVELS, *map(len, batches)):
             return list(batches)  # tables with a row a level would outgrow the batches
         width = width_of(MISSING, len(levels))
         shared = []
-        for batch, chunk in zip(batches, united, strict=True):
-            codes = chunk.indices.fill_null(MISSING).to_numpy().astype(width)
-            own = {"values": codes} if batch.dtype == "string" else {"codes": codes}
+        for batch, (codes, _), chunk in zip(batches, coded, united, strict=True):
+            # A missing code is -1, and so takes the last entry.
+            table = np.append(chunk.indices.to_numpy(), MISSING).astype(width)
+            moved = self.to_device(table)[codes]
+            own = {"values": moved} if batch.dtype == "string" else {"codes": moved}
             shared.append(replace(batch, levels=levels, answers=answers, **own))
         return shared
 
@@ -235,17 +253,43 @@ class PandasFrames:
             hashed = hash_numbers(column.values, self.xp)
         return self.xp.where(missing, self.xp.uint64(MISSING_HASH), hashed)
 
-    def calendar(self, column: Column, part: str) -> Column:
-        """Part ``part`` (one of `CALENDAR_PARTS`) of a timestamp, as an int64 column, in UTC."""
-        times = pd.Series(column.values.view("datetime64[us]"))
-        values = getattr(times.dt, part).to_numpy().astype("int64")
-        return Column("int64", values, column.missing)
+    def on_host(self, function: Callable[[np.ndarray], np.ndarray], array: Array) -> Array:
+        """NumPy's ``function`` of an array, wherever the array lies.
+
+        For what libraries round each in its own way (logarithms, sines): what is learned from
+        such a column is then the same to the last bit on every device.
+        """
+        return self.to_device(function(self.to_host(array)))
 
     def to_host(self, array: Array) -> np.ndarray:
         return np.asarray(array)
 
     def to_device(self, array: np.ndarray) -> Array:
         return array
+
+
+class PandasFrames(ArrayFrames):
+    """The frame layer on pandas and NumPy."""
+
+    xp: Any = np
+    device = "cpu"
+    out_of_memory: tuple[type[BaseException], ...] = ()
+    read_parquet: Callable[[str, int, Sequence[str]], Frame] | None = None
+
+    def _distinct(self, values: Array, missing: Array | None) -> tuple[Array, pa.Array]:
+        # By a hash table: in the order in which values come. On a GPU sorting is faster.
+        codes, uniques = pd.factorize(values, use_na_sentinel=True)
+        if values.dtype.kind == "i":
+            uniques = uniques.astype("int64", copy=False)
+        if missing is not None:
+            codes = np.where(missing, MISSING, codes)
+        return codes, pa.array(uniques)
+
+    def calendar(self, column: Column, part: str) -> Column:
+        """Part ``part`` (one of `CALENDAR_PARTS`) of a timestamp, as an int64 column, in UTC."""
+        times = pd.Series(column.values.view("datetime64[us]"))
+        values = getattr(times.dt, part).to_numpy().astype("int64")
+        return Column("int64", values, column.missing)
 
 
 def width_of(low: int, high: int) -> str:

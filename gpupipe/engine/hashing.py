@@ -49,7 +49,7 @@ def hash_numbers(values: Array, xp: Any) -> Array:
         floats = values.astype("float64") + 0.0
     bits = xp.where(xp.isnan(floats), xp.float64("nan"), floats).view("uint64")
     hashed = mix64(bits, xp)
-    if values.dtype.kind == "i":
+    if values.dtype == "int64":  # no narrower integer is past 2^53
         large = (values > (1 << 53)) | (values < -(1 << 53))
         if bool(large.any()):
             own = mix64(values.astype("int64").view("uint64") ^ xp.uint64(_LARGE_INTEGER), xp)

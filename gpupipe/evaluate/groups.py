@@ -164,7 +164,7 @@ def median_grid(values: Array, weight: Array, points: int = 257) -> Array:
     ordered, share = values[order], xp.cumsum(weight[order]) / weight.sum()
     error = float((weight**2).sum()) ** 0.5 / (2 * float(weight.sum()))
     edges = xp.searchsorted(share, xp.asarray([0.5 - 6 * error, 0.5 - 1e-12, 0.5 + 6 * error]))
-    low, middle, high = (min(int(e), len(values) - 1) for e in edges)
+    low, middle, high = (min(int(e), len(values) - 1) for e in to_host(edges))
     ranks = xp.linspace(low, high, points).round().astype(xp.int64)
     middles = xp.clip(xp.arange(middle - 1, middle + 3), 0, len(values) - 1)
     return ordered[xp.unique(xp.concatenate([ranks, middles]))]

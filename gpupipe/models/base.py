@@ -94,7 +94,8 @@ class Training:
 
     ``checkpoints`` are this training's own: a long one saves what it has there. ``spill`` is
     the folder for what does not fit into memory; None where all of it does. With several
-    ``processes`` each has some of the rows, and they train one model together.
+    ``processes`` each has some of the rows, and they train one model together. ``device`` is
+    ``cpu`` or ``cuda``: where the matrix's chunks lie, and where training runs.
     """
 
     seed: int = 0
@@ -103,6 +104,7 @@ class Training:
     rounds: int | None = None
     checkpoints: Checkpoints = NOWHERE
     spill: Path | None = None
+    device: str = "cpu"
 
 
 class Model(Protocol):

@@ -1,4 +1,4 @@
-"""Linear models by scikit-learn: logistic regression, ridge, lasso and elastic net."""
+"""Linear models by scikit-learn, or cuML on a GPU: logistic regression, ridge, elastic net."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpupipe.engine.arrays import namespace
+from gpupipe.engine.arrays import namespace, to_host
 from gpupipe.engine.frames import Array
 from gpupipe.errors import ConfigError, DataError
+from gpupipe.models import cuml
 from gpupipe.models.base import (
     LIBRARIES,
     FittedModel,
@@ -22,6 +23,7 @@ from gpupipe.models.base import (
     check_params,
     register,
 )
+from gpupipe.models.cuda import device_of
 from gpupipe.steps.base import Target
 
 DEFAULTS: dict[str, Any] = {
@@ -54,7 +56,8 @@ class Linear:
 
         Raises DataError naming the features that are missing values or not encoded.
         """
-        x = np.concatenate([np.asarray(c) for c in train.chunks]).astype(np.float64)
+        chunks = list(train.chunks)
+        x = namespace(chunks[0]).concatenate(chunks).astype("float64")
         _check_numbers(x, train)
         y = np.asarray(train.target)
         present = np.unique(y) if target.task != "regression" else y
@@ -64,12 +67,13 @@ class Linear:
         else:
             estimator = self._estimator(target.task, how)
             try:
-                estimator.fit(x, y, sample_weight=train.weight)
+                learned = _fit(estimator, x, y, train.weight)
             except (ValueError, TypeError) as error:
-                raise ConfigError(f"scikit-learn refused to train: {error}",
+                library = "cuML" if device_of(x) == "cuda" else "scikit-learn"
+                raise ConfigError(f"{library} refused to train: {error}",
                                   hint="look at model.params") from error
-            coefficients = np.atleast_2d(estimator.coef_).astype(np.float64)
-            intercept = np.atleast_1d(estimator.intercept_).astype(np.float64)
+            coefficients = np.atleast_2d(learned[0]).astype(np.float64)
+            intercept = np.atleast_1d(learned[1]).astype(np.float64)
         if target.task != "regression" and len(present) < len(target.classes):
             coefficients, intercept = _with_absent(coefficients, intercept, present, target)
         return FittedLinear("linear", coefficients, intercept, train.names, target.task)
@@ -97,6 +101,16 @@ class Linear:
                             tuple(payload["names"]), payload["task"])
 
 
+def _fit(
+    estimator: Any, x: Array, y: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients and intercept, on the host, learned where ``x`` lies."""
+    if device_of(x) == "cuda":
+        return cuml.fit(estimator, x, y, weight)
+    estimator.fit(x, y, sample_weight=weight)
+    return estimator.coef_, estimator.intercept_
+
+
 def _with_absent(
     coefficients: np.ndarray, intercept: np.ndarray, present: np.ndarray, target: Target
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -113,14 +127,15 @@ def _with_absent(
     return wide, base
 
 
-def _check_numbers(x: np.ndarray, train: Matrix) -> None:
+def _check_numbers(x: Array, train: Matrix) -> None:
     codes = [n for n, c in zip(train.names, train.categorical, strict=True) if c]
     if codes:
         raise DataError(
             f"model 'linear' cannot use category codes: {', '.join(codes[:5])}",
             hint="encode them: one_hot, count or target_encode",
         )
-    holes = [n for n, bad in zip(train.names, np.isnan(x).any(axis=0), strict=True) if bad]
+    empty = to_host(namespace(x).isnan(x).any(axis=0))
+    holes = [n for n, bad in zip(train.names, empty, strict=True) if bad]
     if holes:
         raise DataError(
             f"model 'linear' cannot use missing values, found in {', '.join(holes[:5])}"

@@ -28,6 +28,7 @@ from gpupipe.models.base import (
     register,
 )
 from gpupipe.models.boosting import Patience, boost
+from gpupipe.models.cuda import device_of, require_device
 from gpupipe.models.ring import joined, ring
 from gpupipe.steps.base import Target
 
@@ -150,6 +151,8 @@ class XGBoost:
         Raises ConfigError with XGBoost's own words where it refuses a parameter.
         """
         params, xgboost = dict(self.params), library()
+        if how.device == "cuda":
+            require_device(xgboost)
         if len(train.names) < FEW_FEATURES and "colsample_bytree" not in self.given:
             params["colsample_bytree"] = 1.0
         longer = 1.0
@@ -164,7 +167,7 @@ class XGBoost:
             rounds, patience = int(MAX_ROUNDS / longer), patience or int(PATIENCE / longer)
         native = {NATIVE.get(k, k): v for k, v in params.items()}
         native |= {"seed": how.seed, "nthread": how.threads, "verbosity": 0,
-                   "seed_per_iteration": True}
+                   "seed_per_iteration": True, "device": how.device}
         native.setdefault("objective", OBJECTIVES[target.task])
         if target.task == "multiclass":
             native["num_class"] = len(target.classes)
@@ -180,7 +183,7 @@ class XGBoost:
             ) from error
         return FittedXGBoost(booster, train.names, target.task, booster.num_boosted_rounds(),
                              None if valid is None else curve,
-                             None if judged is None else _probabilities(judged))
+                             None if judged is None else _probabilities(judged), how.device)
 
     def _least_gain(self, valid: Matrix | None, target: Target) -> float:
         """The least gain that counts while rounds go on, where the loss is the default one."""
@@ -213,9 +216,13 @@ class FittedXGBoost:
     rounds: int | None
     curve: dict[str, Any] | None
     judged: Array | None = None
+    device: str = "cpu"
     kind: str = "xgboost"
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
+        if device_of(chunk) != self.device:  # or XGBoost would copy the chunk to the other one
+            self.device = device_of(chunk)
+            self.booster.set_param({"device": self.device})
         kept = self.rounds or 0
         scores = self.booster.inplace_predict(
             chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False

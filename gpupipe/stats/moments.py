@@ -32,8 +32,9 @@ DIGITS = 70
 LIFT = 704
 """Numbers too great or too small to be multiplied in float64 are first moved by 2^+-704."""
 PRODUCT_DIGITS = DIGITS + 4 * LIFT // BASE_BITS
-_CHUNK = 32_768
-"""Rows at a time: what the temporaries of a chunk hold stays in the cache."""
+_CHUNK = {"cpu": 32_768, "cuda": 1 << 20}
+"""Rows at a time: what the temporaries of a chunk hold stays in a CPU's cache, and a GPU is
+kept busy. Sums are the same for any."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ class CrossProducts:
 def exact_sums(x: Array, rows: Rows, fx: Frames) -> np.ndarray:
     """Digit sums of finite float64 values: int64 ``[buckets, DIGITS]``."""
     sums = np.zeros((rows.buckets, DIGITS), np.int64)
-    for own, (piece,) in _pieces((x,), rows):
+    for own, (piece,) in _pieces((x,), rows, fx):
         _add(sums[own], piece, 0, fx)
     return sums
 
@@ -188,7 +189,7 @@ def exact_sums(x: Array, rows: Rows, fx: Frames) -> np.ndarray:
 def exact_products(x: Array, y: Array, rows: Rows, fx: Frames) -> np.ndarray:
     """Digit sums of ``x * y``: int64 ``[buckets, PRODUCT_DIGITS]``, without rounding."""
     sums = np.zeros((rows.buckets, PRODUCT_DIGITS), np.int64)
-    for own, (a, b) in _pieces((x, y), rows):
+    for own, (a, b) in _pieces((x, y), rows, fx):
         left = _moved(a, fx)
         right = left if y is x else _moved(b, fx)
         for u, lift_u in left:
@@ -201,16 +202,17 @@ def exact_products(x: Array, y: Array, rows: Rows, fx: Frames) -> np.ndarray:
 
 
 def _pieces(
-    columns: tuple[Array, ...], rows: Rows
+    columns: tuple[Array, ...], rows: Rows, fx: Frames
 ) -> Iterator[tuple[int, tuple[Array, ...]]]:
     """The rows of each bucket, some at a time: the bucket, and the columns' values."""
     order, places = rows.by_bucket
     if order is not None:
         columns = tuple(c[order] for c in columns) if len(columns) == 1 or (
             columns[0] is not columns[1]) else (columns[0][order],) * 2
+    chunk = _CHUNK[fx.device]
     for own, place in enumerate(places):
-        for start in range(place.start, place.stop, _CHUNK):
-            piece = slice(start, min(start + _CHUNK, place.stop))
+        for start in range(place.start, place.stop, chunk):
+            piece = slice(start, min(start + chunk, place.stop))
             yield own, tuple(c[piece] for c in columns)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -183,10 +183,10 @@ class TargetSums(ByLevel):
         return state.count, first, second
 
 
-def _halves(unit: Array, xp: object) -> tuple[Array, Array]:
+def _halves(unit: Array, xp: Any) -> tuple[Array, Array]:
     """A number in [-1, 1] as two integer-valued floats below 2^27: high * 2^26 + low."""
-    fixed = (unit * 2.0**52).round()
-    high = (fixed * 2.0**-26).round()
+    fixed = xp.rint(unit * 2.0**52)
+    high = xp.rint(fixed * 2.0**-26)
     return high, fixed - high * 2.0**26
 
 

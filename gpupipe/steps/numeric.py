@@ -279,7 +279,8 @@ class Log(Step):
         self, column: Column, params: Params, rows: Rows | None, fx: Frames
     ) -> tuple[Output, ...]:
         values = fx.numbers(column)
-        return (Column("float64", fx.xp.sign(values) * fx.xp.log1p(fx.xp.abs(values))),)
+        size = fx.on_host(np.log1p, fx.xp.abs(values))
+        return (Column("float64", fx.xp.sign(values) * size),)
 
 
 @register("bin")

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from gpupipe.checkpoints import NOWHERE, Checkpoints, digest
-from gpupipe.data.reader import Columns, Reader
+from gpupipe.data.batches import Columns
+from gpupipe.data.reader import Reader
 from gpupipe.data.schema import Schema
 from gpupipe.engine.frames import Array, Column, Frames, width_of
 from gpupipe.engine.hashing import hash_strings, mix64

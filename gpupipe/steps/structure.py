@@ -142,7 +142,7 @@ class DateTime(Step):
                 values = fx.numbers(fx.calendar(column, part))
             if self.cyclic and part in PERIODS:
                 angle = values * (2 * math.pi / PERIODS[part])
-                out += [Column("float64", fx.xp.sin(angle)), Column("float64", fx.xp.cos(angle))]
+                out += [Column("float64", fx.on_host(turn, angle)) for turn in (np.sin, np.cos)]
             else:
                 out.append(Column("float64", values))
         return tuple(out)

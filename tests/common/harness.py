@@ -13,7 +13,7 @@ from gpupipe.data.dataset import Dataset, memory_dataset
 from gpupipe.data.normalise import logical_type
 from gpupipe.data.reader import Reader
 from gpupipe.data.schema import Field, Schema
-from gpupipe.engine.frames import Block
+from gpupipe.engine.frames import Block, Frames
 from gpupipe.engine.local import LocalEngine
 from gpupipe.stats.state import Rows
 from gpupipe.steps import STEPS, Feature, Step, Target
@@ -99,7 +99,13 @@ def batch_of(table: pa.Table, rows: Rows | None = None) -> Batch:
         )
     frame = engine.fx.frame(whole)
     columns = {f.name: engine.fx.column(frame, f.name, f.dtype) for f in dataset.schema}
-    return Batch(columns, rows, engine.fx)
+    return Batch(columns, None if rows is None else rows_on(engine.fx, rows), engine.fx)
+
+
+def rows_on(fx: Frames, rows: Rows) -> Rows:
+    """The same rows, where the frame layer's arrays lie."""
+    target = None if rows.target is None else fx.to_device(rows.target)
+    return Rows(fx.to_device(rows.bucket), rows.buckets, target)
 
 
 def values_of(
@@ -112,13 +118,13 @@ def values_of(
         value = batch.value(node, fitted)
         if isinstance(value, Block):
             for i, level in enumerate(value.names):
-                out[f"{node.feature.name}_{level}"] = value.values[:, i]
+                out[f"{node.feature.name}_{level}"] = batch.fx.to_host(value.values)[:, i]
         elif value.dtype == "string":
             out[node.feature.name] = np.array([*value.levels.to_pylist(), None], object)[
-                value.values
+                batch.fx.to_host(value.values)
             ]
         else:
-            out[node.feature.name] = batch.fx.numbers(value)
+            out[node.feature.name] = batch.fx.to_host(batch.fx.numbers(value))
     return out
 
 

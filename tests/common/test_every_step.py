@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gpupipe.codec import pack, read_arrays, unpack, write_arrays
+from gpupipe.engine.arrays import to_host
 from gpupipe.engine.frames import Block, Column
 from gpupipe.errors import ConfigError
 from gpupipe.stats.state import Rows
@@ -211,8 +212,8 @@ def test_outputs_are_what_was_promised_for_any_batch_and_the_batch_stays_as_it_w
 def snapshot(batch) -> list:
     """The bytes of every raw column."""
     return [
-        (name, c.values.tobytes(), c.dtype,
-         None if c.missing is None else c.missing.tobytes(),
+        (name, to_host(c.values).tobytes(), c.dtype,
+         None if c.missing is None else to_host(c.missing).tobytes(),
          None if c.levels is None else tuple(c.levels.to_pylist()))
         for name, c in batch.columns.items()
     ]

@@ -1,0 +1,146 @@
+"""Stand-ins for the GPU halves of XGBoost and cuML: the CPU's libraries do the work.
+
+What they are given has to lie where the real ones would want it, and every call is recorded.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import numpy as np
+import xgboost
+from contract.record import HostCopy, Record
+
+from gpupipe.engine.arrays import to_host
+from gpupipe.models.cuda import device_of
+
+
+def patch_xgboost(monkeypatch: Any, record: Record, cupy: Any) -> None:
+    """Let XGBoost take arrays of the stand-in, and refuse those of the host."""
+
+    devices: dict[int, str] = {}
+    """Where each booster works, and where each matrix's chunks lay."""
+
+    def handed_over(iterator: Any) -> list[dict[str, Any]]:
+        """What the iterator hands over in one pass, as XGBoost takes it."""
+        record.call("xgboost.DataIter", "__init__", 0, ["cache_prefix"])
+        pieces: list[dict[str, Any]] = []
+        iterator.reset()
+        while iterator.next(lambda **piece: pieces.append(piece)):
+            record.call("xgboost.QuantileDMatrix", "__init__", 1, set(pieces[-1]) - {"data"})
+        return pieces
+
+    def matrix(kind: str, real: Any) -> Any:
+        def make(iterator: Any, **options: Any) -> Any:
+            record.call(f"xgboost.{kind}", "__init__", 1, options)
+            pieces = handed_over(iterator)
+            weights = [p["weight"] for p in pieces]
+            made = xgboost.core.QuantileDMatrix(
+                np.concatenate([to_host(p["data"]) for p in pieces]),
+                label=np.concatenate([p["label"] for p in pieces]),
+                weight=None if weights[0] is None else np.concatenate(weights),
+                feature_types=pieces[0]["feature_types"], **options,
+            )
+            (devices[id(made)],) = {device_of(p["data"]) for p in pieces}
+            return made
+
+        return make
+
+    for kind in ("QuantileDMatrix", "ExtMemQuantileDMatrix"):
+        monkeypatch.setattr(xgboost, kind, matrix(kind, getattr(xgboost, kind)))
+    for name in ("update", "eval_set", "predict", "save_raw", "save_config", "reset",
+                 "num_boosted_rounds", "load_model", "get_score"):
+        real = getattr(xgboost.Booster, name)
+        monkeypatch.setattr(xgboost.Booster, name, _recorded(record, name, real))
+
+    real_init, real_set = xgboost.Booster.__init__, xgboost.Booster.set_param
+
+    def init(self: Any, params: Any = None, *args: Any, **options: Any) -> None:
+        record.call("xgboost.Booster", "__init__", 1 + len(args), options)
+        devices[id(self)] = (params or {}).get("device", "cpu")
+        for matrix in args[0] if args else ():
+            if devices[id(matrix)] != devices[id(self)]:
+                raise HostCopy(f"a booster on {devices[id(self)]} was given chunks that lie on "
+                               f"{devices[id(matrix)]}")
+        real_init(self, _without_device(params), *args, **options)
+
+    def set_param(self: Any, params: Any, *args: Any) -> None:
+        record.call("xgboost.Booster", "set_param", 1 + len(args))
+        if isinstance(params, dict):
+            devices[id(self)] = params.get("device", devices.get(id(self), "cpu"))
+        real_set(self, _without_device(params), *args)
+
+    real_predict = xgboost.Booster.inplace_predict
+
+    def inplace_predict(self: Any, data: Any, **options: Any) -> Any:
+        record.call("xgboost.Booster", "inplace_predict", 1, options)
+        if devices[id(self)] != device_of(data):
+            raise HostCopy(f"a booster on {devices[id(self)]} was given a chunk on the other one")
+        scores = np.asarray(real_predict(self, to_host(data), **options))
+        return cupy.ndarray(scores) if device_of(data) == "cuda" else scores
+
+    monkeypatch.setattr(xgboost.Booster, "__init__", init)
+    monkeypatch.setattr(xgboost.Booster, "set_param", set_param)
+    monkeypatch.setattr(xgboost.Booster, "inplace_predict", inplace_predict)
+    monkeypatch.setattr(xgboost, "build_info", lambda: {"USE_CUDA": True})
+
+
+def _without_device(params: Any) -> Any:
+    if not isinstance(params, dict):
+        return params
+    return {k: v for k, v in params.items() if k != "device"}
+
+
+def _recorded(record: Record, name: str, real: Any) -> Any:
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        record.call("xgboost.Booster", name, len(args), options)
+        return real(self, *args, **options)
+
+    return call
+
+
+def make_cuml(record: Record, cupy: Any) -> dict[str, types.ModuleType]:
+    """New modules ``cuml`` and ``cuml.linear_model`` with the estimators that are paired."""
+    cuml, linear = types.ModuleType("cuml"), types.ModuleType("cuml.linear_model")
+    cuml.linear_model = linear
+    for name in ("LogisticRegression", "Ridge", "ElasticNet"):
+        setattr(linear, name, _estimator(record, cupy, name))
+    return {"cuml": cuml, "cuml.linear_model": linear}
+
+
+def _estimator(record: Record, cupy: Any, name: str) -> type:
+    owner = f"cuml.linear_model.{name}"
+
+    class Estimator:
+        def __init__(self, **params: Any) -> None:
+            record.call(owner, "__init__", 0, params)
+            self.params = params
+
+        def fit(self, X: Any, y: Any, sample_weight: Any = None) -> None:
+            record.call(owner, "fit", 2, ["sample_weight"])
+            assert all(isinstance(a, cupy.ndarray) for a in (X, y))
+            assert X._host.dtype == np.float64
+            weight = None if sample_weight is None else sample_weight._host
+            made = _on_the_cpu(name, self.params, weight)
+            made.fit(X._host, y._host, sample_weight=weight)
+            record.get(owner, "coef_")
+            record.get(owner, "intercept_")
+            self.coef_, self.intercept_ = made.coef_, made.intercept_
+
+    return Estimator
+
+
+def _on_the_cpu(name: str, params: dict[str, Any], weight: np.ndarray | None) -> Any:
+    """scikit-learn's estimator with the objective that cuML has for these parameters.
+
+    cuML's logistic loss is the weighted mean, its penalty ``1 / (C n)``: glm_base.cuh, qn.cuh.
+    """
+    import sklearn.linear_model as sk
+
+    own = {k: v for k, v in params.items() if k not in ("output_type", "penalty")}
+    if name == "LogisticRegression":
+        own["C"] /= 1.0 if weight is None else weight.mean()
+        own["l1_ratio"] = params.get("l1_ratio", 0.0)
+        own["solver"] = "saga" if params["penalty"] == "elasticnet" else "lbfgs"
+    return getattr(sk, name)(**own)
