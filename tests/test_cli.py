@@ -22,8 +22,8 @@ from gpupipe.data.demo import write_demo
 from gpupipe.errors import ConfigError
 
 VERBS = (
-    "init", "check", "plan", "run", "cross-validate", "predict", "evaluate", "show", "doctor", "demo", "schema",
-    "parity",
+    "init", "check", "plan", "run", "cross-validate", "predict", "evaluate", "show", "doctor",
+    "demo", "schema", "parity",
 )
 GPUPIPE = (sys.executable, "-m", "gpupipe.cli")
 
