@@ -14,6 +14,8 @@ from gpupipe.errors import EnvironmentFault
 START_SECONDS = 60.0
 ALLOWED_FAILURES = 10
 """A task may be on so many workers as they die before it is thought to be the cause."""
+KEPT = "1GB"
+"""Free memory that a GPU's allocator keeps for what is next (as `cudf.KEPT_BYTES` has it)."""
 SLACK = 1.3
 """A worker is ended when it takes so much more than it was given: predictions are that good."""
 DASK = "pip install 'gpupipe[dask]'"
@@ -136,13 +138,13 @@ def cuda_options(devices: int) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The options of `dask_cuda.LocalCUDACluster` for so many GPUs, with the reasons."""
     fast = devices > 1 and importlib.util.find_spec("ucxx") is not None
     options: dict[str, Any] = {
-        "n_workers": devices, "rmm_async": True, "enable_cudf_spill": True,
-        "protocol": "ucxx" if fast else "tcp",
+        "n_workers": devices, "rmm_async": True, "rmm_release_threshold": KEPT,
+        "enable_cudf_spill": True, "protocol": "ucx" if fast else "tcp",
     }
     return options, (
         f"{devices} workers, one a GPU" if devices > 1 else "one worker for the GPU",
-        "CUDA's own asynchronous allocator, not an RMM pool: XGBoost allocates beside it, and a "
-        "pool would take its memory",
+        f"CUDA's own asynchronous allocator, which gives back what it has free beyond {KEPT}, not "
+        "an RMM pool: XGBoost allocates beside it, and a pool would take its memory",
         "cuDF spills to the host by itself when the device is full: states and columns are its",
         "UCXX between the workers: it uses NVLink where there is one" if fast
         else "TCP between the workers: " + ("ucxx is not installed" if devices > 1
