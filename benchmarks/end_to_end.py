@@ -35,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PIPELINE = HERE / "pipelines" / "two_million.yaml"
 PACKAGES = ("numpy", "pandas", "polars", "pyarrow", "sklearn", "xgboost")
-# What issue 2 asks of gpupipe: (measure, rival) -> the largest ratio to that rival.
+# What is asked of gpupipe: (measure, rival) -> the largest ratio to that rival.
 LIMITS = {
     ("wall_s", "sklearn"): 0.6,
     ("wall_s", "polars"): 1.1,

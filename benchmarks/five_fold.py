@@ -42,7 +42,7 @@ from end_to_end import HERE, ROOT, Result, facts, run_once, script_command, summ
 PIPELINE = HERE / "pipelines" / "five_fold.yaml"
 FOLDS = 5
 LEARN = ("profile", "split", "learn the steps")
-# What the issue asks for.
+# What is asked for.
 LEARN_LIMIT = 1.5  # learn of gpupipe-five / gpupipe-one, at most
 PREPROCESS_LIMIT = 4.0  # preprocess of sklearn / gpupipe-five, at least
 WALL_LIMIT = 0.5  # wall time of gpupipe-five / sklearn, at most
