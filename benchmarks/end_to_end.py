@@ -182,14 +182,15 @@ def facts(data: Path) -> Result:
     }
 
 
-def main() -> int:
+def arguments(about: str, contenders: Sequence[str], runs: int) -> argparse.Namespace:
+    """The options of a benchmark on one table, which is made where it is missing."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=HERE / "data" / "two_million.parquet")
     parser.add_argument("--rows", type=int, default=2_000_000, help="of a table yet to be made")
-    parser.add_argument("--runs", type=int, default=5, help="of each contender; default 5")
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--runs", type=int, default=runs, help=f"of each contender; default {runs}")
+    parser.add_argument("--only", nargs="+", choices=contenders, default=list(contenders))
     parser.add_argument("--out", type=Path, help="write every run and the summary as JSON")
     args = parser.parse_args()
     if not args.data.exists():
@@ -197,27 +198,50 @@ def main() -> int:
         subprocess.run(
             [sys.executable, maker, "--rows", str(args.rows), "--out", args.data], check=True
         )
-    data = args.data.resolve()
+    args.data = args.data.resolve()
+    return args
+
+
+def take_turns(
+    args: argparse.Namespace, more: Callable[[Result], None] = lambda run: None
+) -> list[Result]:
+    """Every run, as they came; ``more`` adds to what was measured of one, or its ``error``."""
     runs: list[Result] = []
     for turn in range(args.runs):
         for name in args.only:
-            runs.append(run_once(name, data))
-            last = runs[-1]
+            last = run_once(name, args.data)
+            if "error" not in last:
+                more(last)
+            runs.append(last)
             told = last.get("error") or f"AUC {last['auc']:.4f}"
             print(
-                f"{turn + 1}/{args.runs} {name:<8} {last['wall_s']:7.2f} s  "
+                f"{turn + 1}/{args.runs} {name:<12} {last['wall_s']:7.2f} s  "
                 f"CPU {last['cpu_s']:6.2f} s  peak {last['peak_mb']:6.0f} MB  "
                 f"load before {last['load_before']:.2f}  {told}",
                 file=sys.stderr,
                 flush=True,
             )
+    return runs
+
+
+def written(
+    args: argparse.Namespace, summary: dict[str, Result], checks: Sequence[Result],
+    runs: Sequence[Result],
+) -> None:
+    """Everything as JSON, where ``--out`` says so."""
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        whole = {"facts": facts(args.data), "summary": summary, "checks": checks, "runs": runs}
+        args.out.write_text(json.dumps(whole, indent=1) + "\n")
+
+
+def main() -> int:
+    args = arguments(__doc__ or "", list(CONTENDERS), 5)
+    runs = take_turns(args)
     summary = summarise(runs)
     checks = verdicts(summary)
     print(table(summary, checks))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        whole = {"facts": facts(data), "summary": summary, "checks": checks, "runs": runs}
-        args.out.write_text(json.dumps(whole, indent=1) + "\n")
+    written(args, summary, checks, runs)
     return 1 if any("error" in r for r in runs) or not all(c["ok"] for c in checks) else 0
 
 

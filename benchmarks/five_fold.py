@@ -27,17 +27,14 @@ missed, or one could not be judged because gpupipe did not time its folds' matri
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import end_to_end
 import yaml
-from end_to_end import HERE, ROOT, Result, facts, run_once, script_command, summarise
+from end_to_end import HERE, Result, arguments, script_command, summarise, take_turns, written
 
 PIPELINE = HERE / "pipelines" / "five_fold.yaml"
 FOLDS = 5
@@ -158,50 +155,21 @@ def table(summary: dict[str, Result], checks: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def preprocessed(run: Result) -> None:
+    try:
+        run |= preprocessing(run["contender"], run["stages"])
+    except KeyError as fault:
+        run["error"] = f"no stage {fault} among {', '.join(run['stages'])}"
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=HERE / "data" / "two_million.parquet")
-    parser.add_argument("--rows", type=int, default=2_000_000, help="of a table yet to be made")
-    parser.add_argument("--runs", type=int, default=3, help="of each contender; default 3")
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--out", type=Path, help="write every run and the summary as JSON")
-    args = parser.parse_args()
-    if not args.data.exists():
-        maker = ROOT / "scripts" / "make_data.py"
-        subprocess.run(
-            [sys.executable, maker, "--rows", str(args.rows), "--out", args.data], check=True
-        )
-    data = args.data.resolve()
     end_to_end.CONTENDERS.update(CONTENDERS)  # where run_once looks for them
-    runs: list[Result] = []
-    for turn in range(args.runs):
-        for name in args.only:
-            last = run_once(name, data)
-            if "error" not in last:
-                try:
-                    last |= preprocessing(name, last["stages"])
-                except KeyError as fault:
-                    last["error"] = f"no stage {fault} among {', '.join(last['stages'])}"
-            runs.append(last)
-            told = last.get("error") or (
-                f"AUC {last['auc']:.4f}  preprocess {last['preprocess_s']:.2f} s"
-            )
-            print(
-                f"{turn + 1}/{args.runs} {name:<12} {last['wall_s']:7.2f} s  "
-                f"CPU {last['cpu_s']:6.2f} s  peak {last['peak_mb']:6.0f} MB  "
-                f"load before {last['load_before']:.2f}  {told}",
-                file=sys.stderr,
-                flush=True,
-            )
+    args = arguments(__doc__ or "", list(CONTENDERS), 3)
+    runs = take_turns(args, preprocessed)
     summary = medians(runs)
     checks = verdicts(summary)
     print(table(summary, checks))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        whole = {"facts": facts(data), "summary": summary, "checks": checks, "runs": runs}
-        args.out.write_text(json.dumps(whole, indent=1) + "\n")
+    written(args, summary, checks, runs)
     failed = any("error" in r for r in runs) or not all(c.get("ok", True) for c in checks)
     return 1 if failed else 0
 

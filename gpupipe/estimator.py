@@ -146,27 +146,20 @@ class Pipeline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any) -> Any:
-        """Labels in the type of `classes_`, or values (float64): ``[n]``.
-
-        Of a Dask data frame a Dask series.
-        """
+        """Labels in the type of `classes_`, or values (float64): ``[n]``; a Dask series of Dask."""
         check_is_fitted(self)
         if is_collection(X):
-            return map_rows(X, self.predict, None, getattr(self, "classes_", np.empty(0)))
+            return map_rows(X, self.predict, None, getattr(self, "classes_", None))
         if self.task == "regression":
             return self._scores(X)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     @available_if(lambda self: self.task == "classification")  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Any:
-        """Class probabilities, float64 ``[n, classes]`` in the order of `classes_`.
-
-        Of a Dask data frame another one, with the classes as columns.
-        """
+        """Class probabilities, float64 ``[n, classes]`` in the order of `classes_`."""
         check_is_fitted(self)
         if is_collection(X):
-            names = [str(c) for c in self.classes_]
-            return map_rows(X, self.predict_proba, names, np.empty((0, len(names))))
+            return map_rows(X, self.predict_proba, [str(c) for c in self.classes_])
         scores = self._scores(X)
         if scores.ndim == 1:
             return np.column_stack([1 - scores, scores])
@@ -182,8 +175,8 @@ class Pipeline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         if is_collection(X):
             names = self.bundle_.feature_names
-            example = np.empty((0, len(names)), np.float32)
-            return map_rows(X, lambda table: np.asarray(self.transform(table)), names, example)
+            return map_rows(X, lambda rows: np.asarray(self.transform(rows)), names,
+                            np.empty((0, len(names)), np.float32))
         table = self._table(X, reset=False)
         with _as_value_errors():
             return np.asarray(self.bundle_.features(table))

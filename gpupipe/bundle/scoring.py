@@ -78,16 +78,15 @@ class Bundle:
         if self.task == "regression":
             raise DataError("a regression bundle has no probabilities", hint="use predict")
         if is_collection(table):
-            return map_rows(table, self.predict_proba, self.classes,
-                            np.empty((0, len(self.classes))))
+            return map_rows(table, self.predict_proba, self.classes)
         scores = self.scores(table)
         return np.column_stack([1 - scores, scores]) if scores.ndim == 1 else scores
 
     def predict(self, table: Any) -> Any:
         """Labels (text), or values (float64): ``[n]``; of a Dask data frame a Dask series."""
         if is_collection(table):
-            return map_rows(table, self.predict, None, np.asarray(self.classes, object)
-                            if self.classes else np.empty(0))
+            labels = np.asarray(self.classes, object) if self.classes else None
+            return map_rows(table, self.predict, None, labels)
         if self.task == "regression":
             return self.scores(table)
         return np.asarray(self.classes, dtype=object)[self.predict_proba(table).argmax(axis=1)]

@@ -37,7 +37,7 @@ def written(collection: Any, folder: Path) -> Path:
 
 def map_rows(
     collection: Any, function: Callable[[Any], np.ndarray], names: Sequence[str] | None,
-    example: np.ndarray,
+    example: np.ndarray | None = None,
 ) -> Any:
     """A collection of what ``function`` gives for the rows of each partition, in order.
 
@@ -45,8 +45,11 @@ def map_rows(
     ----------
     function : from a table (Arrow) to an array ``[n]`` or ``[n, len(names)]``.
     names : of the columns; None for a series.
-    example : an array of the type that ``function`` gives.
+    example : an array of the type that ``function`` gives; float64 where there is none.
     """
+    if example is None:
+        example = np.empty(0) if names is None else np.empty((0, len(names)))
+
     def one(frame: Any) -> Any:
         return _like(frame, frame.index, function(_arrow(frame)), names)
 
