@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpupipe.checkpoints import NOWHERE, Checkpoints, digest
@@ -73,8 +73,10 @@ class Prepared:
         dataset, engine = self.reader.dataset, self.reader.engine
         model = self.candidates[0].model
         there = engine.processes if processes is None else processes
-        return shared_out(engine.memory, dataset.rows, [f.dtype for f in dataset.schema], width,
-                          len(self.split.folds), model.streams, there if model.spreads else 1)
+        layout = shared_out(engine.memory, dataset.rows, [f.dtype for f in dataset.schema], width,
+                            len(self.split.folds), model.streams, there if model.spreads else 1)
+        # A GPU is busy with one training; a second one would only take its memory.
+        return layout if engine.fx.device == "cpu" else replace(layout, at_once=1)
 
 
 def prepare(

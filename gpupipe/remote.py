@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import numpy as np
-
 from gpupipe.checkpoints import Checkpoints
 from gpupipe.engine.arrays import to_host
 from gpupipe.engine.dask import DaskEngine, WorkerLost
@@ -190,7 +188,8 @@ class _Together:
         own = replace(trainer.source, parts=self.shares[rank])
         ((learned, judged),) = matrices(own, [task.ask], task.train, task.judged, [True])
         if not judged.rows:  # none of them lies in these parts: the others' are judged all the same
-            judged = replace(judged, chunks=(np.empty((0, len(judged.names)), np.float32),))
+            xp = trainer.source.rowed.engine.fx.xp
+            judged = replace(judged, chunks=(xp.empty((0, len(judged.names)), "float32"),))
         checkpoints = _Relayed(task.scope.folder, task.scope.about, self.saved, rank == 0)
         family: Any = trainer.candidates[task.at].model
         with family.joined(self.ring, rank):

@@ -194,7 +194,7 @@ def _train_all(
 ) -> None:
     layout, split = trained.layout, trained.split
     how = replace(manner(trained.config, trained.rowed.engine),
-                  spill=scratch if layout.bins == "disk" else None)
+                  spill=scratch if layout.bins == "disk" else None, scratch=scratch)
     source = Source(trained.rowed, tuple(f.key for f in trained.profile.facts),
                     layout.matrix == "streamed")
     engine = trained.rowed.engine

@@ -93,7 +93,8 @@ class Training:
     """How to train: seed, threads, and rounds where the cross-validation has chosen them.
 
     ``checkpoints`` are this training's own: a long one saves what it has there. ``spill`` is
-    the folder for what does not fit into memory; None where all of it does. With several
+    the folder for what does not fit into memory; None where all of it does, and ``scratch`` the
+    one to take where it turns out not to. With several
     ``processes`` each has some of the rows, and they train one model together. ``device`` is
     ``cpu`` or ``cuda``: where the matrix's chunks lie, and where training runs.
     """
@@ -104,6 +105,7 @@ class Training:
     rounds: int | None = None
     checkpoints: Checkpoints = NOWHERE
     spill: Path | None = None
+    scratch: Path | None = None
     device: str = "cpu"
 
 

@@ -23,3 +23,20 @@ def require_device(xgboost: Any) -> None:
     if not xgboost.build_info()["USE_CUDA"]:
         raise EnvironmentFault(f"XGBoost {xgboost.__version__} here was built without CUDA",
                                hint="pip uninstall xgboost-cpu && pip install xgboost")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether XGBoost says that the device's memory is full."""
+    text = str(error).lower()
+    return "out of memory" in text or "bad_alloc" in text or "cudaerrormemoryallocation" in text
+
+
+def no_room(rows: int, features: int) -> EnvironmentFault:
+    """What to say where not even pages of the bins fit."""
+    needed = rows * 16 / 2**30  # gradients, margins and places in the row lists stay on the device
+    return EnvironmentFault(
+        f"the GPU has no room to train on {rows:,} rows of {features} features, not even with "
+        f"their bins on the host: about {needed:.1f} GiB of its memory must be free",
+        hint="free the device for this work (`nvidia-smi` shows who uses it), take several "
+        "(engine.kind: dask), or set engine.device to cpu",
+    )

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,7 +28,7 @@ from gpupipe.models.base import (
     register,
 )
 from gpupipe.models.boosting import Patience, boost
-from gpupipe.models.cuda import device_of, require_device
+from gpupipe.models.cuda import device_of, is_full, no_room, require_device
 from gpupipe.models.ring import joined, ring
 from gpupipe.steps.base import Target
 
@@ -148,7 +148,8 @@ class XGBoost:
     ) -> FittedModel:
         """Train on ``train``; stop early at ``valid`` where it is given.
 
-        Raises ConfigError with XGBoost's own words where it refuses a parameter.
+        Raises ConfigError with XGBoost's own words where it refuses a parameter, and
+        EnvironmentFault where a GPU has no room even for pages of the bins.
         """
         params, xgboost = dict(self.params), library()
         if how.device == "cuda":
@@ -178,6 +179,11 @@ class XGBoost:
             booster, curve, judged = boost(native, data, watched, int(rounds), Patience(
                 patience, self._least_gain(valid, target)), how.checkpoints)
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
+            if is_full(error):
+                if how.spill is None and how.scratch is not None:
+                    # The device has no room for all bins: their pages lie on the host, then.
+                    return self.fit(train, valid, target, replace(how, spill=how.scratch))
+                raise no_room(train.rows, len(train.names)) from error
             raise ConfigError(
                 f"XGBoost refused to train: {_first_line(error)}", hint="look at model.params",
             ) from error

@@ -1,0 +1,51 @@
+"""A GPU that is full: bins go to pages, and then it is said what would fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_every_model import TARGETS, problem
+
+from gpupipe.errors import ConfigError, EnvironmentFault
+from gpupipe.models import Training, model_of
+from gpupipe.models import xgboost as family
+
+FULL = "[12:00:00] /src/common/device_helpers.cuh:1: Memory allocation error on worker 0: " \
+       "cudaErrorMemoryAllocation: out of memory"
+
+
+@pytest.fixture
+def quantised(monkeypatch) -> list[Any]:
+    """The spill folders that matrices were asked for with; without one the device is full."""
+    asked: list[Any] = []
+    usual = family._quantised
+
+    def made(matrix, params, reference, spill, sampled=False):
+        asked.append(spill)
+        if spill is None:
+            raise family.library().core.XGBoostError(FULL)
+        return usual(matrix, params, reference, spill, sampled)
+
+    monkeypatch.setattr(family, "_quantised", made)
+    return asked
+
+
+def test_bins_that_do_not_fit_go_to_pages(quantised, tmp_path):
+    model = model_of("xgboost", {"n_estimators": 3})
+    fitted = model.fit(problem("binary"), None, TARGETS["binary"], Training(scratch=tmp_path))
+    assert fitted.rounds == 3
+    assert quantised == [None, tmp_path]
+
+
+def test_where_there_is_no_folder_for_them_it_is_told(quantised):
+    model = model_of("xgboost", {"n_estimators": 3})
+    with pytest.raises(EnvironmentFault, match="no room to train on 1,200 rows of 4") as error:
+        model.fit(problem("binary"), None, TARGETS["binary"], Training())
+    assert "engine.device" in str(error.value.hint)
+
+
+def test_any_other_refusal_is_the_parameters(monkeypatch):
+    model = model_of("xgboost", {"n_estimators": 3, "objective": "nonsense"})
+    with pytest.raises(ConfigError, match="nonsense"):
+        model.fit(problem("binary"), None, TARGETS["binary"], Training())
