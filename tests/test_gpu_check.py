@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,10 @@ STAND_INS = {
 """pandas and NumPy under the names of what they stand for."""
 
 
+minute = pytest.mark.skipif(not os.environ.get("GPUPIPE_SLOW"),
+                            reason="a minute: set GPUPIPE_SLOW=1")
+
+
 def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, ROOT / "scripts" / "gpu_check.py", "--out", folder, "--tables", folder,
@@ -40,6 +45,8 @@ def test_without_a_gpu_it_ends_at_once_with_5_and_the_doctor_s_words(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+@minute
 def test_a_rehearsal_goes_through_all_of_it(tmp_path):
     done = check(tmp_path, "--rehearse", "--rows", "20_000", "--trees", "4", "--budget", "250")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -66,6 +73,8 @@ def test_what_the_budget_has_no_time_for_does_not_pass_and_the_rest_is_written(t
     assert "did not pass" in (tmp_path / "gpu_check.html").read_text()
 
 
+@pytest.mark.slow
+@minute
 def test_the_cudf_rival_learns_what_the_polars_one_learns(tmp_path):
     """On stand-ins: the calls that it makes of cuDF and CuPy, pandas and NumPy have as well."""
     table = tmp_path / "t.parquet"

@@ -35,7 +35,10 @@ def ring(size: int, scheduler: str) -> Iterator[dict[str, Any]]:
 @contextmanager
 def joined(ring: dict[str, Any], rank: int) -> Iterator[None]:
     """Inside, this process is number ``rank`` of the ring."""
+    import xgboost
     from xgboost.collective import CommunicatorContext
 
-    with CommunicatorContext(**ring, dmlc_task_id=f"{rank:08}"):
+    # It would tell of each rank on the terminal.
+    with (xgboost.config_context(verbosity=0),
+          CommunicatorContext(**ring, dmlc_task_id=f"{rank:08}")):
         yield
