@@ -3,7 +3,8 @@
 A float32 whose bits are put in numeric order and shifted right by 16 falls into one of
 65,536 log-spaced bins of relative width 2^-7. Counts of bins merge, subtract and compare
 exactly, and need no range beforehand. A second look counts the distinct values inside the
-few bins where a quantile lies, and so finds it exactly, for every fold at once.
+few bins where a quantile lies, and so finds it exactly, for every fold at once. Where those bins
+hold a great many rows (all values near 1,000, say), a look between cuts them into pieces first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from gpupipe.engine.frames import Array, Column, Frames
 from gpupipe.stats.state import Rows, State, Table, added, count_cells, greatest, least
 
 BINS = 65_536
+PIECES = 4_096
+"""Into so many pieces of equal width a crowded span of bins is cut."""
+CROWDED = 500_000
+"""Rows in a window from which on its distinct values would take much memory."""
 
 
 def bin_of(values: Array, fx: Frames) -> Array:
@@ -86,6 +91,48 @@ class Extremes:
         return ExtremeState(low, high)
 
 
+def piece_of(values: Array, span: tuple[int, int], fx: Frames) -> Array:
+    """Which piece of a span of bins each float64 falls into (int32, 0..PIECES-1).
+
+    Non-decreasing in the value, and the same everywhere: each operation is rounded once.
+    """
+    edges = bin_edges()
+    low = edges[span[0]]
+    high = edges[span[1] + 1] if span[1] + 1 < BINS else np.inf
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return fx.xp.zeros(values.shape, dtype="int32")
+    share = (fx.xp.clip(values, low, high) - low) / (high - low)
+    return fx.xp.minimum(share * PIECES, PIECES - 1).astype("int32")
+
+
+@dataclass(frozen=True)
+class ZoomState(State):
+    """``counts`` is int64 ``[b, spans, PIECES]``."""
+
+    counts: np.ndarray = added()
+
+
+@dataclass(frozen=True)
+class Zoom:
+    """How many values fall into each piece of the ``spans`` of bins (first, last)."""
+
+    state: ClassVar[type[State]] = ZoomState
+
+    spans: tuple[tuple[int, int], ...]
+
+    def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> ZoomState:
+        values = fx.numbers(columns[0])
+        finite = fx.xp.isfinite(values)
+        values, bucket = values[finite] + 0.0, rows.bucket[finite]
+        bins, counts = bin_of(values, fx), []
+        for first, last in self.spans:
+            mine = (bins >= first) & (bins <= last)
+            key = bucket[mine] * PIECES + piece_of(values[mine], (first, last), fx)
+            counts.append(count_cells(key, rows.buckets * PIECES, fx))
+        found = np.array(counts, np.int64).reshape(len(self.spans), rows.buckets, PIECES)
+        return ZoomState(found.transpose(1, 0, 2))
+
+
 @dataclass(frozen=True)
 class WindowState(Table):
     """Counts ``[b, levels]`` of the distinct values inside a window's bins.
@@ -101,12 +148,14 @@ class WindowState(Table):
 class Window:
     """How often each distinct value inside the bins ``spans`` (first, last) occurs.
 
-    Spans ascend and do not touch.
+    Spans ascend and do not touch. ``pieces``, where there are any, say for each span which of
+    its pieces (first, last) count.
     """
 
     state: ClassVar[type[State]] = WindowState
 
     spans: tuple[tuple[int, int], ...]
+    pieces: tuple[tuple[int, int], ...] = ()
 
     def gaps(self) -> np.ndarray:
         """The level that stands for each gap: ``[len(spans) + 1]``, outside every span."""
@@ -123,10 +172,15 @@ class Window:
         bins = bin_of(values, fx)
         span = xp.zeros(bins.shape, dtype="int64")
         inside = xp.zeros(bins.shape, dtype=bool)
-        for first, last in self.spans:
-            reached = bins >= first
+        for i, (first, last) in enumerate(self.spans):
+            reached, mine = bins >= first, (bins >= first) & (bins <= last)
+            if self.pieces:
+                piece = piece_of(values, (first, last), fx)
+                low, high = self.pieces[i]
+                reached &= ~(mine & (piece < low))
+                mine &= (piece >= low) & (piece <= high)
             span += reached
-            inside |= reached & (bins <= last)
+            inside |= mine
         levels, codes = xp.unique(values[inside], return_inverse=True)
         n, g = int(levels.shape[0]), len(self.spans) + 1
         # A value past the end of span i lies in gap i; one before the first span in gap 0.
@@ -170,6 +224,34 @@ def window_for(histogram: HistogramState, quantiles: Iterable[float], slack: flo
         else:
             spans.append((min(first, last), last))
     return Window(tuple(spans))
+
+
+def crowded(window: Window, histogram: HistogramState) -> bool:
+    """Whether so many rows lie in a window that it is worth a look between."""
+    counts = histogram.counts.sum(axis=0)
+    return sum(int(counts[a : b + 1].sum()) for a, b in window.spans) >= CROWDED
+
+
+def narrowed(
+    window: Window, zoom: ZoomState, histogram: HistogramState, quantiles: Iterable[float],
+    slack: float = 6.0,
+) -> Window:
+    """The pieces of a window's spans in which each quantile of any training part should lie."""
+    counts = histogram.counts.sum(axis=0)
+    n, before = int(counts.sum()), np.concatenate([[0], np.cumsum(counts)])
+    margin = slack * np.sqrt(max(n, 1)) / 2 + 3
+    wanted = [quantile_ranks(max(n, 1), q) for q in quantiles]
+    pieces = []
+    for i, (first, last) in enumerate(window.spans):
+        ranks = before[first] + np.cumsum(zoom.counts.sum(axis=0)[i])
+        start, end = before[first], before[last + 1]
+        mine = [(low, high) for low, high, _ in wanted
+                if high + margin >= start and low - margin < end] or [(start, end - 1)]
+        a = int(np.searchsorted(ranks, max(min(m[0] for m in mine) - margin, start), side="right"))
+        b = int(np.searchsorted(ranks, min(max(m[1] for m in mine) + margin, end - 1),
+                                side="right"))
+        pieces.append((min(a, PIECES - 1), min(b, PIECES - 1)))
+    return Window(window.spans, tuple(pieces))
 
 
 def exact_quantile(window: Window, state: WindowState, q: float) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -12,7 +12,16 @@ from pydantic import Field, model_validator
 from gpupipe.engine.frames import Column, Frames
 from gpupipe.errors import ConfigError
 from gpupipe.stats.moments import Moments, MomentState
-from gpupipe.stats.quantiles import Extremes, Histogram, Window, exact_quantile, window_for
+from gpupipe.stats.quantiles import (
+    Extremes,
+    Histogram,
+    Window,
+    Zoom,
+    crowded,
+    exact_quantile,
+    narrowed,
+    window_for,
+)
 from gpupipe.stats.state import Rows, Statistic
 from gpupipe.stats.tables import Vocabulary
 from gpupipe.steps.base import (
@@ -30,21 +39,26 @@ from gpupipe.steps.base import (
 
 def quantile_needs(evidence: Evidence, quantiles: Sequence[float]) -> tuple[Statistic, ...]:
     """What must be known for exact quantiles: first a histogram, then a look into its bins."""
-    histogram = evidence.everything(Histogram())
-    if histogram is None:
+    if evidence.everything(Histogram()) is None:
         return (Histogram(),)
-    window = _window(evidence, quantiles)
-    return () if window is None else (window,)
+    for look in _looks(evidence, quantiles):
+        if isinstance(look, Zoom):
+            return (look,)
+        state = evidence.training(look)
+        if state is None:
+            return (look,)
+        if None not in [exact_quantile(look, state, q) for q in quantiles]:
+            return ()
+    raise AssertionError("the widest window holds every value")
 
 
 def exact_quantiles(evidence: Evidence, quantiles: Sequence[float]) -> list[float]:
     """The quantiles of the training rows, as NumPy's; NaN where there is no value."""
-    slack = _SLACKS[0]
-    for slack in _SLACKS:
-        window = window_for(evidence.everything(Histogram()), quantiles, slack)
-        state = evidence.training(window)
+    for look in _looks(evidence, quantiles):
+        state = evidence.training(look) if isinstance(look, Window) else None
         if state is not None:
-            found = [exact_quantile(window, state, q) for q in quantiles]
+            assert isinstance(look, Window)
+            found = [exact_quantile(look, state, q) for q in quantiles]
             if None not in found:
                 return [float(q) for q in found if q is not None]
     raise AssertionError("quantile_needs() was not heeded")
@@ -54,16 +68,20 @@ _SLACKS = (6.0, 1e3, 1e12)
 """Standard deviations of rank that a window allows for; the last one takes in everything."""
 
 
-def _window(evidence: Evidence, quantiles: Sequence[float]) -> Window | None:
+def _looks(evidence: Evidence, quantiles: Sequence[float]) -> Iterator[Window | Zoom]:
+    """Windows, each wider than the one before; first, where one is crowded, what narrows it."""
     histogram = evidence.everything(Histogram())
     for slack in _SLACKS:
         window = window_for(histogram, quantiles, slack)
-        state = evidence.training(window)
-        if state is None:
-            return window
-        if None not in [exact_quantile(window, state, q) for q in quantiles]:
-            return None
-    raise AssertionError("the widest window holds every value")
+        if slack == _SLACKS[0] and crowded(window, histogram):
+            zoom = Zoom(window.spans)
+            known = evidence.everything(zoom)
+            if known is None:
+                yield zoom
+            else:
+                yield narrowed(window, known, histogram, quantiles, slack)
+        else:
+            yield window
 
 
 @register("impute")

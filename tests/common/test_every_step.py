@@ -28,6 +28,7 @@ from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.engine.arrays import to_host
 from gpupipe.engine.frames import Block, Column
 from gpupipe.errors import ConfigError
+from gpupipe.stats import quantiles
 from gpupipe.stats.state import Rows
 from gpupipe.steps import STEPS, Feature, Step, Target
 from gpupipe.steps.base import ROLES
@@ -146,6 +147,21 @@ def test_a_folds_params_are_those_of_learning_from_its_training_rows_alone(name,
         alone, _ = learn(graphs, [view], sample.training(view.train).rowed())
         for g in range(len(graphs)):
             assert digests(together[g][v]) == digests(alone[g][0]), view.name
+
+
+@pytest.mark.parametrize("name", ["impute", "scale", "clip", "bin", "impute then robust scale"])
+def test_a_look_between_changes_nothing(name, monkeypatch):
+    """Columns that are crowded take a scan more, and learn the same in every fold."""
+    sample = random_sample(300, seed=6, buckets=4)
+    views = [View("final", (1, 2, 3)), View("fold 1", (2, 3)), View("one bucket", (3,))]
+    graphs = (graphs_of(name, sample) if name in EXAMPLES else
+              [bind(sample.features, [make(n, **c) for n, c in CHAINS[name]], BINARY)])
+    plain, known = learn(graphs, views, sample.rowed(part_rows=100))
+    monkeypatch.setattr(quantiles, "CROWDED", 1)
+    between, more = learn(graphs, views, sample.rowed(part_rows=70))
+    assert len(more.scans) > len(known.scans)
+    for a, b in zip(plain, between, strict=True):
+        assert [digests(f) for f in a] == [digests(f) for f in b]
 
 
 @pytest.mark.parametrize("target", [

@@ -39,8 +39,10 @@ def same(a: State, b: State) -> bool:
 
 NUMERIC = [
     moments.Moments(squares=True), quantiles.Histogram(), quantiles.Extremes(),
-    quantiles.Window(((32000, 32768), (33000, 48000))), tables.Vocabulary(limit=4),
-    tables.TargetCounts(3), tables.TargetSums(0.5, 2.0),
+    quantiles.Window(((32000, 32768), (33000, 48000))),
+    quantiles.Zoom(((32000, 32768), (33000, 48000))),
+    quantiles.Window(((32000, 32768), (33000, 48000)), ((0, 4000), (10, 90))),
+    tables.Vocabulary(limit=4), tables.TargetCounts(3), tables.TargetSums(0.5, 2.0),
 ]
 
 
@@ -128,6 +130,40 @@ def test_quantiles_in_two_looks_are_numpys(values, q):
         with np.errstate(over="ignore", invalid="ignore"):
             expected = np.quantile(finite, q)
         assert found == expected or (math.isnan(expected))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.floats(allow_infinity=False, width=64) | st.floats(999, 1001)
+                | st.integers(998, 1002).map(float), min_size=1, max_size=80),
+       st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.77, 1.0]), min_size=1, unique=True),
+       st.sampled_from([0.0, 0.5, 6.0]))
+def test_quantiles_of_a_crowded_window_are_numpys_too(values, asked, slack):
+    rows = Rows(np.zeros(len(values), np.int64), 1)
+    histogram = quantiles.Histogram().partial([column(values)], rows, FX)
+    wide = quantiles.window_for(histogram, asked)
+    zoom = quantiles.Zoom(wide.spans).partial([column(values)], rows, FX)
+    narrow = quantiles.narrowed(wide, zoom, histogram, asked, slack)
+    state = narrow.partial([column(values)], rows, FX).canonical()
+    whole = wide.partial([column(values)], rows, FX).canonical()
+    assert state.counts.sum() == whole.counts.sum()
+    for q in asked:
+        found = quantiles.exact_quantile(narrow, state, q)
+        expected = quantiles.exact_quantile(wide, whole, q)
+        assert found == expected or (math.isnan(found) and math.isnan(expected))
+
+
+def test_a_crowded_column_is_looked_at_between():
+    """A million values near 1,000 are in a bin or two; few of them have to be told apart."""
+    values = np.random.default_rng(0).normal(1_000, 1, 1_100_000)
+    rows = Rows(np.zeros(len(values), np.int64), 1)
+    histogram = quantiles.Histogram().partial([column(values)], rows, FX)
+    wide = quantiles.window_for(histogram, [0.5])
+    assert quantiles.crowded(wide, histogram)
+    zoom = quantiles.Zoom(wide.spans).partial([column(values)], rows, FX)
+    narrow = quantiles.narrowed(wide, zoom, histogram, [0.5])
+    state = narrow.partial([column(values)], rows, FX).canonical()
+    assert len(state.levels) < len(values) / 50
+    assert quantiles.exact_quantile(narrow, state, 0.5) == np.quantile(values, 0.5)
 
 
 def test_a_narrow_window_says_so_instead_of_guessing():
