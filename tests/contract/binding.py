@@ -93,6 +93,13 @@ def _bound(use: Use, called: Any, itself: int = 0) -> str | None:
     return _passed_on(use, called, signature, bound)
 
 
+HANDED_ON = {
+    "xgboost.collective.CommunicatorContext": "init",
+    "xgboost.config.config_context": "config_context",
+}
+"""What takes its keywords from a list in a docstring: that of this function of its module."""
+
+
 def _passed_on(
     use: Use, called: Any, signature: inspect.Signature, bound: inspect.BoundArguments
 ) -> str | None:
@@ -102,10 +109,11 @@ def _passed_on(
     if isinstance(called, type):
         for base in called.__mro__[1:-1]:
             extra -= set(inspect.signature(base.__init__).parameters)
-        # XGBoost hands these on to a function that takes them from a list in its docstring.
-        if f"{called.__module__}.{called.__qualname__}" == "xgboost.collective.CommunicatorContext":
-            known = inspect.getdoc(sys.modules[called.__module__].init) or ""
-            extra -= {name for name in extra if f"- {name}: " in known}
+    module = getattr(called, "__module__", "")
+    documented_in = HANDED_ON.get(f"{module}.{getattr(called, '__qualname__', '')}")
+    if documented_in:
+        known = inspect.getdoc(getattr(sys.modules[module], documented_in)) or ""
+        extra -= {name for name in extra if re.search(rf"\b{name}\s*:", known)}
     return f"{use}: nothing takes {', '.join(sorted(extra))}" if extra else None
 
 
