@@ -113,7 +113,7 @@ def _passed_on(
     documented_in = HANDED_ON.get(f"{module}.{getattr(called, '__qualname__', '')}")
     if documented_in:
         known = inspect.getdoc(getattr(sys.modules[module], documented_in)) or ""
-        extra -= {name for name in extra if re.search(rf"\b{name}\s*:", known)}
+        extra -= {name for name in extra if re.search(rf"\b{name}\s*[:=]", known)}
     return f"{use}: nothing takes {', '.join(sorted(extra))}" if extra else None
 
 
