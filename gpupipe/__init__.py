@@ -35,7 +35,7 @@ def run(
     Parameters
     ----------
     config : what to run.
-    data : a pandas, Polars or Arrow table to use instead of ``data.source``.
+    data : a pandas, Polars, Arrow or Dask table to use instead of ``data.source``.
     runs : the folder that holds the runs.
     """
     from gpupipe import workflow

@@ -194,7 +194,7 @@ def _here() -> str:
 def sweep(folder: Path) -> None:
     """Delete the temporary files and folders of processes of this machine that are gone."""
     for path in folder.glob(".*.tmp"):
-        *_, host, process, _number, _tmp = path.name.split(".")[-5:]
+        *_, host, process, _number, _tmp = ["", "", "", "", *path.name.split(".")][-4:]
         if host != _here() or not process.isdigit() or int(process) == os.getpid():
             continue
         try:

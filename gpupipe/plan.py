@@ -12,7 +12,7 @@ from gpupipe.folds import model_scope, processes_of, rounds_of
 from gpupipe.prepare import Prepared
 from gpupipe.steps.graph import Graph, feature_names
 from gpupipe.steps.scan import Unscanned, learn
-from gpupipe.training import manner
+from gpupipe.training import TOLERANCE, manner
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class Plan:
         if self.layout.at_once > 1:
             text.append(f"{self.layout.at_once} folds are trained at once")
         text.append(f"predicted peak memory {self.layout.why}")
+        if self.layout.peak > TOLERANCE * self.layout.limit:
+            text.append("this is more than may be taken: a run would be refused")
         by_state: dict[str, list[str]] = {}
         for s in self.stages:
             by_state.setdefault("done by an earlier run" if s.cached else f"to do ({s.why})",

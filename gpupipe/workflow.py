@@ -43,7 +43,7 @@ from gpupipe.record import config_source, contents_of, manifest_of, report_of, s
 from gpupipe.rows import dropped
 from gpupipe.scoring import evaluate, predict
 from gpupipe.timings import Timings
-from gpupipe.training import Trained, train
+from gpupipe.training import Trained, check_fits, train
 
 __all__ = [
     "Plan", "RunResult", "check", "cross_validate", "evaluate", "fingerprint", "plan", "predict",
@@ -193,8 +193,10 @@ def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str
 
     cache = Path("runs") / ".cache"
     dataset = ingested(config, cache, None, progress)
-    prepare(config, dataset, choose(config.engine, dataset.rows).here(), progress=progress,
-            checkpoints=_checkpoints(cache, dataset))
+    choice = choose(config.engine, dataset.rows)
+    ready = prepare(config, dataset, choice.here(), progress=progress,
+                    checkpoints=_checkpoints(cache, dataset))
+    check_fits(ready.layout(len(ready.graphs[0].outputs), choice.processes))
     apart = {*dropped(config, dataset), *(config.data.key or ())}
     found = [{"kind": "note", "message": n} for n in dataset.notes]
     for remark in inspect(dataset, config.data.target, progress=progress).remarks:

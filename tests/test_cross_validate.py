@@ -11,9 +11,11 @@ from common.quick import settings, small_table, trained_on
 from typer.testing import CliRunner
 
 import gpupipe
+from gpupipe import workflow
 from gpupipe.cli.verbs import app
+from gpupipe.config import parse_config
 from gpupipe.engine.memory import Memory
-from gpupipe.errors import ConfigError
+from gpupipe.errors import ConfigError, EnvironmentFault
 from gpupipe.models.boosting import WATCHED
 
 CONFIG = settings(split={"holdout": 0.25, "folds": 4}, evaluate={"baselines": ["linear"]},
@@ -85,3 +87,13 @@ def test_what_training_predicts_on_the_way_is_what_the_model_predicts(table, mon
     monkeypatch.setattr(FittedXGBoost, "__init__", forgetful)
     anew = trained_on(table, CONFIG)
     np.testing.assert_array_equal(known.model.oof, anew.model.oof)
+
+
+def test_a_plan_and_a_check_say_what_a_run_would_refuse(table, tmp_path, monkeypatch):
+    pq.write_table(table, tmp_path / "t.parquet")
+    config = parse_config({**CONFIG, "engine": {"memory": "1MiB"}, "data": {
+        **CONFIG["data"], "source": str(tmp_path / "t.parquet")}})
+    monkeypatch.chdir(tmp_path)
+    assert "this is more than may be taken: a run would be refused" in workflow.plan(config).lines()
+    with pytest.raises(EnvironmentFault, match="may take 1"):
+        workflow.check(config)

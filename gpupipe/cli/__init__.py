@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -17,4 +18,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # keeps freed pages to itself, which costs a tenth of a run's peak memory.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     machine.own_process = True
+    # Ended from outside, it leaves as after an error: what it began is put away first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(call(sys.argv[1:] if arguments is None else list(arguments)))

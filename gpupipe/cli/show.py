@@ -73,14 +73,15 @@ def result(done: Any) -> None:
     say(f"next    gpupipe predict {name} NEW_DATA --output predictions.parquet", "dim")
 
 
-def cross_validated(pipeline: Path, found: Mapping[str, Any]) -> None:
+def cross_validated(pipeline: Path, runs: Path, found: Mapping[str, Any]) -> None:
     """The metrics out of fold, and within each fold."""
     metrics(found)
-    names = list(found["folds"][0])
-    table(["fold", *names], [[str(k), *(f"{row[n]:.4f}" for n in names)]
-                             for k, row in enumerate(found["folds"], 1)])
+    folds = found["folds"]
+    table(["metric", *(f"fold {k}" for k, _ in enumerate(folds, 1))],
+          [[name, *(fold[name] for fold in folds)] for name in folds[0]])
     notes(found["notes"])
-    say(f"next    gpupipe run {pipeline}", "dim")
+    place = "" if runs == Path("runs") else f" --runs {runs}"
+    say(f"next    gpupipe run {pipeline}{place}", "dim")
 
 
 def notes(found: Sequence[str]) -> None:

@@ -142,15 +142,17 @@ def cross_validate(
     from gpupipe import workflow  # slow to import: a fault in the file is told first
 
     found = workflow.cross_validate(config, cache=runs / ".cache", progress=bars())
-    return Answer(found, lambda: show.cross_validated(pipeline, found))
+    return Answer(found, lambda: show.cross_validated(pipeline, runs, found))
 
 
 @app.command(**_example("gpupipe predict runs/latest new.parquet --output scores.parquet"))
 def predict(
     run: Trained, source: Source,
     output: Annotated[
-        Path, typer.Option(help="The file to write, .parquet or .csv; or a folder.")
-    ] = Path("predictions.parquet"),
+        Path | None, typer.Option(
+            help="The file to write, .parquet or .csv; or a folder.", show_default="predictions"
+            ".parquet; with workers, the folder predictions")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Score with so many Dask workers, to a folder.")
     ] = None,
@@ -167,6 +169,7 @@ def predict(
 
     engine = EngineConfig(kind="dask" if workers or address else "auto",
                           workers=workers or "auto", address=address)
+    output = output or Path("predictions.parquet" if engine.kind == "auto" else "predictions")
     written = workflow.predict(show.trained(run), source, output, engine=engine, progress=bars())
     return Answer(written, lambda: show.written(output, written))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from gpupipe.checkpoints import temporary_name
 from gpupipe.data import cache as store
 from gpupipe.data.casts import pinned_type
 from gpupipe.data.dataset import Dataset
@@ -82,7 +83,7 @@ def ingest(
         {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter), encoding, header, max_bad_share,
     )
     if is_collection(source):
-        source = str(written(source, cache))
+        source = str(written(source, cache, temporary_name(cache / "collection")))
     if hasattr(source, "__arrow_c_stream__"):
         return read_memory(source, options)
     files = resolve(source)

@@ -16,7 +16,7 @@ from gpupipe.engine.gpu import Gpu, look
 from gpupipe.engine.local import BATCH_ROWS, LocalEngine
 from gpupipe.engine.machine import cores, cuda_devices
 from gpupipe.engine.memory import SHARE, Memory, default_limit
-from gpupipe.errors import EnvironmentFault
+from gpupipe.errors import ConfigError, EnvironmentFault
 
 if TYPE_CHECKING:
     from gpupipe.engine.cluster import Cluster
@@ -68,6 +68,11 @@ class Choice:
         """Whether work is done by other processes than the one that asks for it."""
         return self.kind == "dask"
 
+    @property
+    def processes(self) -> int:
+        """How many processes hold parts of the table."""
+        return self.workers if self.remote else 1
+
     def here(self) -> LocalEngine:
         """An engine in this process, for what is little work: as a worker's own, if there are."""
         return LocalEngine(self.threads, self.batch_rows, self.memory, self._frames())
@@ -116,6 +121,9 @@ def choose(config: EngineConfig, rows: int | None = None) -> Choice:
     ``auto`` takes a GPU where one can be used and the table has `SMALL_ROWS` rows or more, and
     several of them from `MANY_ROWS` on. Without ``rows`` the table is taken to be large.
     """
+    if config.kind == "local" and config.address:
+        raise ConfigError("engine.kind is local, and engine.address names a cluster",
+                          hint="leave one of them out")
     device, why = _device(config, rows)
     limit = default_limit() if device == "cpu" else int(_smallest() * SHARE)
     if config.memory != "auto":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import sys
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -65,8 +67,8 @@ def connect(address: str) -> Cluster:
         except (OSError, ValueError) as error:
             raise EnvironmentFault(
                 f"no Dask scheduler answers at {address}: {str(error).splitlines()[0]}",
-                hint="start one with scripts/start_cluster.py, and set engine.address to what it "
-                "prints",
+                hint="start one with scripts/start_cluster.py, and give the address that it prints "
+                "(tcp://HOST:PORT)",
             ) from None
     mine = distributed.__version__
     for where, seen in client.get_versions()["workers"].items():
@@ -89,7 +91,8 @@ def workers_at(address: str) -> list[tuple[int, int]]:
         if not found:
             raise EnvironmentFault(f"the Dask scheduler at {address} has no workers",
                                    hint=f"start some: `dask worker {address}`")
-        return [(w["nthreads"], int(w["memory_limit"] or 0)) for w in found]
+        # A worker ends at its limit, so that what is planned for stays below it.
+        return [(w["nthreads"], int((w["memory_limit"] or 0) / SLACK)) for w in found]
     finally:
         cluster.close()
 
@@ -97,6 +100,7 @@ def workers_at(address: str) -> list[tuple[int, int]]:
 def local_cluster(workers: int, threads: int, memory: int) -> Cluster:
     """``workers`` processes of this machine with ``threads`` threads and ``memory`` bytes each."""
     distributed = _distributed()
+    _check_main()
     folder = _Folder()
     settings = Settings()
     with _quiet():
@@ -122,6 +126,7 @@ def cuda_cluster(devices: int, threads: int = 1) -> Cluster:
     except ImportError as error:
         raise EnvironmentFault(f"dask-cuda cannot be imported: {error}",
                                hint="pip install 'gpupipe[gpu-cu13]'") from None
+    _check_main()
     options, why = cuda_options(devices)
     folder = _Folder()
     settings = Settings()
@@ -150,6 +155,27 @@ def cuda_options(devices: int) -> tuple[dict[str, Any], tuple[str, ...]]:
         else "TCP between the workers: " + ("ucxx is not installed" if devices > 1
                                             else "one worker has nobody to talk to fast"),
     )
+
+
+def _check_main() -> None:
+    """EnvironmentFault where a script's own processes would run the script again.
+
+    They import its file. Without a guard each of them would begin with a cluster of its own, and
+    the first one waits for them for ever.
+    """
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if path is None or getattr(main, "__spec__", None) is not None:
+        return  # a notebook or a prompt; a module that was run with -m
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    if path.endswith(".py") and "__main__" not in text:
+        raise EnvironmentFault(
+            "a script that starts worker processes is imported again by each of them",
+            where=path, hint='put its calls under: if __name__ == "__main__":',
+        )
 
 
 def _distributed() -> Any:
@@ -203,6 +229,9 @@ class Settings:
             "distributed.worker.memory.target": False,
             "distributed.worker.memory.spill": False,
             "distributed.worker.memory.pause": False,
+            # Ctrl-C reaches all processes of a terminal; this one ends the others.
+            "distributed.worker.preload": [
+                "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
             "distributed.admin.tick.limit": "60s",
             "distributed.admin.large-graph-warning-threshold": "1GB",
             "distributed.comm.timeouts.connect": "30s",

@@ -16,22 +16,25 @@ def is_collection(thing: object) -> bool:
     return hasattr(thing, "__dask_graph__") and hasattr(thing, "map_partitions")
 
 
-def written(collection: Any, folder: Path) -> Path:
-    """A folder under ``folder`` with the collection as Parquet, a file for each partition.
+def written(collection: Any, folder: Path, temporary: Path) -> Path:
+    """A folder under ``folder``, at first by the name ``temporary``, with the collection as
+    Parquet, a file for each partition.
 
     It has the name of what Dask would compute: the same collection is computed once.
     """
     from dask.base import tokenize
 
     whole = folder.absolute() / f"collection-{tokenize(collection)}"
+    temporary = temporary.absolute()
     if not whole.exists():
         # Dask writes a partition again if its worker was lost: by the same name, and nothing
         # is seen by the folder's own name until all of them are there.
-        temporary = whole.with_name(f".{whole.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        collection.to_parquet(str(temporary), write_index=False)
-        temporary.rename(whole)
+        try:
+            collection.to_parquet(str(temporary), write_index=False)
+            temporary.rename(whole)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return whole
 
 

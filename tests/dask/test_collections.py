@@ -64,3 +64,13 @@ def test_the_estimator_takes_collections(frame, collection):
                                   one.predict_proba(frame[x]))
     np.testing.assert_array_equal(other.transform(collection[x]).compute().to_numpy(),
                                   one.transform(frame[x]))
+
+
+def test_a_collection_that_fails_leaves_nothing_behind(frame, collection, tmp_path):
+    broken = collection.map_partitions(lambda rows: 1 / 0, meta=collection._meta)
+    with pytest.raises(ZeroDivisionError):
+        gpupipe.run(settings(), broken, runs=tmp_path)
+    assert not list((tmp_path / ".cache").glob(".*"))
+    (tmp_path / ".cache" / ".odd.tmp").mkdir()  # whoever made it: it is not swept, nor in the way
+    gpupipe.run(settings(), frame, runs=tmp_path)
+    assert (tmp_path / ".cache" / ".odd.tmp").is_dir()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from gpupipe.config import EngineConfig
 from gpupipe.engine import choose as module
+from gpupipe.engine import cluster
 from gpupipe.engine.choose import (
     GPU_BATCH_ROWS,
     MANY_ROWS,
@@ -19,7 +23,7 @@ from gpupipe.engine.gpu import Finding, Gpu
 from gpupipe.engine.local import BATCH_ROWS
 from gpupipe.engine.machine import cores
 from gpupipe.engine.performance import by_stage, lines
-from gpupipe.errors import EnvironmentFault
+from gpupipe.errors import ConfigError, EnvironmentFault
 
 GIB = 1 << 30
 CARDS = (Device("a card", 80 * GIB, (9, 0)), Device("a smaller card", 40 * GIB, (8, 0)))
@@ -117,3 +121,24 @@ def test_what_workers_did_is_added_up_by_stage():
     assert (profile["working"], profile["moving data"], profile["busy"]) == (4.0, 1.0, 0.5)
     assert lines(found) == ["profile: 3 tasks on 2 workers, 50% busy; 4.0 s working, "
                             "1.0 s moving data"]
+
+
+def test_a_local_engine_has_no_address(machine):
+    machine(0)
+    with pytest.raises(ConfigError, match="names a cluster"):
+        choose(EngineConfig(kind="local", address="tcp://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(("text", "starts"), [
+    ("gpupipe.run(config)", False), ("if __name__ == '__main__':\n    run()", True),
+])
+def test_a_script_without_a_guard_is_told_and_does_not_hang(text, starts, tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__file__=str(script)))
+    if starts:
+        cluster._check_main()
+        return
+    with pytest.raises(EnvironmentFault, match="imported again") as error:
+        cluster._check_main()
+    assert "__main__" in str(error.value.hint) and error.value.where == str(script)
