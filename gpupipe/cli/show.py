@@ -201,4 +201,4 @@ def _examples(values: Sequence[str], width: int = 48) -> str:
 
 def _proposed(target: Proposed) -> str:
     positive = f", positive {target.positive!r}" if target.positive is not None else ""
-    return f"target: {target.name!r}, {target.task}{positive} ({target.why})"
+    return f"target: {target.name!r} ({target.why}), {target.task}{positive}"

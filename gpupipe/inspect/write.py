@@ -52,7 +52,7 @@ def pipeline_text(
         lines.append(f"  # types: {{{pairs}}}  # numbers that look like codes")
     for kind, title in (
         ("leak", "Suspected leaks: drop what is not known at the time of predicting."),
-        ("strong", "Strong columns, worth the same question."),
+        ("strong", "Strong columns: are their values there when a prediction is made?"),
         ("duplicate", "Columns that say the same."),
         ("sentinel", "Numbers that may stand for missing."),
     ):
