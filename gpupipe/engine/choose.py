@@ -135,7 +135,7 @@ def choose(config: EngineConfig, rows: int | None = None) -> Choice:
     several = device == "cuda" and len(_gpu().devices) > 1
     if config.kind == "dask" or (config.kind == "auto" and several
                                  and (rows is None or rows >= MANY_ROWS)):
-        return _cluster(made, config)
+        return _own_cluster(made, config)
     most = cores() if device == "cpu" else min(cores(), GPU_THREADS)
     workers = most if config.workers == "auto" else config.workers
     return replace(made, workers=workers, threads=workers)
@@ -168,7 +168,7 @@ def _device(config: EngineConfig, rows: int | None) -> tuple[str, str]:
     return "cuda", _gpu().why
 
 
-def _cluster(made: Choice, config: EngineConfig) -> Choice:
+def _own_cluster(made: Choice, config: EngineConfig) -> Choice:
     """A cluster of this machine's own: one worker a GPU, or a few threads in each process."""
     if made.device == "cuda":
         workers = len(_gpu().devices) if config.workers == "auto" else config.workers
