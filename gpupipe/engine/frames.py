@@ -12,6 +12,7 @@ written twice, in `PandasFrames` here and in `cudf.CudfFrames`, with the reason 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -122,7 +123,7 @@ CALENDAR_PARTS = (
 """What `Frames.calendar` knows: the names are those of pandas' ``.dt``."""
 
 
-class ArrayFrames:
+class ArrayFrames(ABC):
     """The verbs that are the same for NumPy and CuPy: arithmetic on arrays of ``xp``."""
 
     xp: Any
@@ -186,9 +187,9 @@ class ArrayFrames:
             return self._distinct(self.numbers(column) + 0.0, None)  # -0.0 and 0.0 are one value
         return self._distinct(column.values, column.missing)
 
+    @abstractmethod
     def _distinct(self, values: Array, missing: Array | None) -> tuple[Array, pa.Array]:
         """Codes, -1 where ``missing`` or NaN, and the distinct values on the host, in any order."""
-        raise NotImplementedError
 
     def narrow(self, column: Column) -> Column:
         """The same column in less memory: whole numbers in as few bytes as hold them all."""
