@@ -18,7 +18,7 @@ from gpupipe.data.split import Fold, Split
 from gpupipe.engine.arrays import to_host
 from gpupipe.engine.memory import Layout
 from gpupipe.matrices import Ask, Source, matrices, predict_chunks
-from gpupipe.models import FittedModel, Matrix, Training
+from gpupipe.models import FittedModel, Matrix, Model, Training
 from gpupipe.models.boosting import best_round
 from gpupipe.prepare import Candidate
 from gpupipe.steps import Target
@@ -125,8 +125,7 @@ class Trainer:
         family, how = job.candidate.model, job.how
         learned, job.learned = job.learned, None  # not needed any more once it is trained
         if job.known is not None:
-            model = type(family).restore(job.known["model"])
-            model.curve = job.known["curve"]
+            model = restored(family, job.known)
         else:
             assert learned is not None
             model = family.fit(learned, job.judged if job.watched else None, self.target, how)
@@ -153,6 +152,13 @@ def predicted(model: FittedModel, rows: Matrix, rounds: int | None = None) -> np
     if model.judged is not None and rounds in (None, model.rounds):
         return to_host(model.judged)
     return predict_chunks(model, rows, rounds)
+
+
+def restored(family: Model, saved: Any) -> FittedModel:
+    """The model of a checkpoint."""
+    model = type(family).restore(saved["model"])
+    model.curve = saved["curve"]
+    return model
 
 
 def model_scope(

@@ -9,7 +9,7 @@ were saved, with the workers that there are then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from gpupipe.checkpoints import Checkpoints
 from gpupipe.engine.arrays import to_host
 from gpupipe.engine.dask import DaskEngine, WorkerLost
 from gpupipe.errors import EnvironmentFault
-from gpupipe.folds import Trainer, model_scope, processes_of, training_parts
+from gpupipe.folds import Trainer, model_scope, processes_of, restored, training_parts
 from gpupipe.matrices import Ask, lazy_matrix, matrices, predict_chunks
 from gpupipe.models import FittedModel, Matrix, Training
 from gpupipe.timings import Timings
@@ -49,24 +49,24 @@ class RemoteTrainer(Trainer):
         parts, found = self.split.folds, [list[tuple[FittedModel, Matrix]]()
                                           for _ in self.candidates]
         for wave, threads in self.layout.waves(len(parts), self.how.threads, remote=True):
-            todo = {(k, at): self._task(at, k + 1, parts[k].train, parts[k].valid,
-                                        replace(self.how, threads=threads))
-                    for k in wave for at in range(len(self.candidates))}
+            todo = [self._task(at, k + 1, parts[k].train, parts[k].valid,
+                               replace(self.how, threads=threads))
+                    for k in wave for at in range(len(self.candidates))]
             with self.timings.stage("folds"):
                 done = self._done(todo)
-            for (_, at), task in todo.items():
-                found[at].append((self._model(task, done), lazy_matrix(
+            for task in todo:
+                found[task.at].append((self._model(task, done[task]), lazy_matrix(
                     self.source, task.ask, task.judged)))
         return found
 
     def final(self, rounds: Sequence[int | None]) -> list[tuple[FittedModel, Matrix]]:
         train, holdout = self.split.train, self.split.holdout
-        todo = {at: self._task(at, 0, train, holdout, replace(self.how, rounds=chosen))
-                for at, chosen in enumerate(rounds)}
+        todo = [self._task(at, 0, train, holdout, replace(self.how, rounds=chosen))
+                for at, chosen in enumerate(rounds)]
         with self.timings.stage("final training"):
             done = self._done(todo)
-        return [(self._model(task, done), lazy_matrix(self.source, task.ask, holdout))
-                for task in todo.values()]
+        return [(self._model(task, done[task]), lazy_matrix(self.source, task.ask, holdout))
+                for task in todo]
 
     def _task(
         self, at: int, view: int, train: Sequence[int], judged: Sequence[int], how: Training
@@ -80,10 +80,10 @@ class RemoteTrainer(Trainer):
         return Task(at, view, tuple(train), tuple(judged), Ask(candidate.graph, fitted,
                                                                candidate.limit), how, scope)
 
-    def _done(self, todo: Mapping[Any, Task]) -> dict[Task, Any]:
+    def _done(self, todo: Sequence[Task]) -> dict[Task, Any]:
         """What each task gave, or was known to give: several tasks at once, or several workers
         at one."""
-        done: dict[Task, Any] = {t: t.scope.load("model") for t in todo.values()}
+        done: dict[Task, Any] = {t: t.scope.load("model") for t in todo}
         waiting = [t for t, known in done.items() if known is None]
         alone = [t for t in waiting if t.how.processes == 1]
         # A part's candidates are trained by one job, in order: it reads the part but once.
@@ -113,19 +113,17 @@ class RemoteTrainer(Trainer):
             hint="look at the workers' logs; more memory for each (engine.memory) may help",
         )
 
-    def _model(self, task: Task, done: Mapping[Task, Any]) -> FittedModel:
+    def _model(self, task: Task, result: Any) -> FittedModel:
         """The model of a result, or of a checkpoint; saved where it was not."""
-        result, family = done[task], type(self.candidates[task.at].model)
+        known = not isinstance(result, _Result)
+        saved = result if known else {"model": result.payload, "curve": result.curve}
+        model = restored(self.candidates[task.at].model, saved)
         self.advance(1)
-        if isinstance(result, _Result):
+        self.reused += known
+        if not known:
+            model.judged = result.judged
             if not task.scope.has("model"):
-                task.scope.save("model", {"model": result.payload, "curve": result.curve})
-            model = family.restore(result.payload)
-            model.curve, model.judged = result.curve, result.judged
-        else:
-            self.reused += 1
-            model = family.restore(result["model"])
-            model.curve = result["curve"]
+                task.scope.save("model", saved)
         task.scope.drop("rounds")
         return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,8 @@ def predict(
         keys = [k for k in bundle.info["key"] if k in dataset.schema]
         with stage(progress, "predict", dataset.rows) as advance:
             if output.suffix:
-                _write_file(bundle, dataset, keys, output, advance)
+                tables = dataset.stream(_columns(bundle, keys), BATCH_ROWS)
+                _write_file(bundle, tables, keys, output, advance=advance)
             else:
                 _write_folder(bundle, dataset, keys, output, advance, choice)
         return {"output": str(output), "rows": dataset.rows,
@@ -69,23 +70,26 @@ def predict(
 
 
 def _write_file(
-    bundle: Bundle, dataset: Dataset, keys: list[str], output: Path, advance: Advance
-) -> None:
-    temporary, writer, rows = temporary_name(output), None, 0
+    bundle: Bundle, tables: Iterable[pa.Table], keys: list[str], path: Path, first_row: int = 0,
+    advance: Advance = lambda n: None,
+) -> int:
+    """Score tables to one file, which appears when it is whole. How many rows."""
+    temporary, writer, rows = temporary_name(path), None, 0
     try:
-        for table in dataset.stream(_columns(bundle, keys), BATCH_ROWS):
-            scored = scored_table(bundle, table, keys, rows)
-            writer = writer or _writer(temporary, output.suffix, scored.schema)
+        for table in tables:
+            scored = scored_table(bundle, table, keys, first_row + rows)
+            writer = writer or _writer(temporary, path.suffix, scored.schema)
             writer.write_table(scored)
             rows += table.num_rows
             advance(table.num_rows)
         assert writer is not None
         writer.close()
-        temporary.replace(output)
+        temporary.replace(path)
     finally:
         if writer is not None:
             writer.close()
         temporary.unlink(missing_ok=True)
+    return rows
 
 
 def _write_folder(
@@ -116,6 +120,8 @@ def _write_folder(
                                     f"{written} of {dataset.parts[index].rows} rows")
                 advance(written)
         shutil.rmtree(temporary / ".source", ignore_errors=True)
+        for left in temporary.glob(".*"):  # what a worker was writing when it was killed
+            left.unlink()
         if output.exists():
             old = temporary_name(output.absolute())
             output.rename(old)
@@ -138,20 +144,10 @@ class _ScorePart:
     folder: Path
 
     def __call__(self, index: int) -> int:
-        path, keys, rows = self.folder / f"part-{index:05}.parquet", list(self.keys), 0
-        temporary, writer = temporary_name(path), None
-        part = self.dataset.parts[index]
-        try:
-            for table in part.stream(_columns(self.bundle, keys), BATCH_ROWS):
-                scored = scored_table(self.bundle, table, keys, self.starts[index] + rows)
-                writer = writer or _writer(temporary, ".parquet", scored.schema)
-                writer.write_table(scored)
-                rows += table.num_rows
-        finally:
-            if writer is not None:
-                writer.close()
-        temporary.replace(path)
-        return rows
+        tables = self.dataset.parts[index].stream(_columns(self.bundle, list(self.keys)),
+                                                  BATCH_ROWS)
+        return _write_file(self.bundle, tables, list(self.keys),
+                           self.folder / f"part-{index:05}.parquet", self.starts[index])
 
 
 FILE = re.compile(r"part-\d{5,}\.parquet")

@@ -7,6 +7,8 @@ import os
 import resource
 from pathlib import Path
 
+from gpupipe.engine.devices import libcuda
+
 own_process = False
 """Whether this process is the command's: nothing runs in it but gpupipe."""
 
@@ -53,15 +55,10 @@ def release_memory() -> None:
 
 def cuda_devices() -> int:
     """How many CUDA devices this process may use; asks the driver, makes no context."""
-    for name in ("libcuda.so.1", "libcuda.so", "nvcuda.dll"):
-        try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
-        count = ctypes.c_int(0)
-        if library.cuInit(0) == 0 and library.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return count.value
-    return 0
+    library, count = libcuda(), ctypes.c_int(0)
+    if library is None or library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
 
 
 def _read(path: str) -> str:

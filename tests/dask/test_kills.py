@@ -163,3 +163,19 @@ def test_a_worker_is_killed_while_they_write(
     written = ds.dataset(folder).to_table().sort_by("row")
     assert written.equals(pq.read_table(tmp_path / "one.parquet"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.parquet", "scores"]
+
+
+def test_what_a_killed_worker_was_writing_is_not_among_the_predictions(
+    config, uninterrupted, tmp_path, monkeypatch
+):
+    whole, _ = uninterrupted
+    score = scoring._ScorePart.__call__
+
+    def half(self: scoring._ScorePart, index: int) -> int:
+        (self.folder / f".part-{index:05}.parquet.host.1.0.tmp").write_bytes(b"PAR1")
+        return score(self, index)
+
+    monkeypatch.setattr(scoring._ScorePart, "__call__", half)
+    scoring.predict(whole.bundle, config["data"]["source"], tmp_path / "scores")
+    assert {p.suffix for p in (tmp_path / "scores").iterdir()} == {".parquet"}
+    assert [p.name for p in tmp_path.iterdir()] == ["scores"]
