@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.data.schema import Schema
 from gpupipe.errors import DataError, GpupipeError
-from gpupipe.models import MODELS, FittedModel
+from gpupipe.models import FittedModel, packed, restored
 from gpupipe.steps import STEPS, Feature, Target
 from gpupipe.steps.graph import Bound, Fitted, Graph, Node
 
@@ -65,7 +65,7 @@ def write(folder: Path, contents: Contents, states: dict[str, Any], golden: dict
     description = {
         "format": FORMAT, **contents.info, "schema": contents.schema.to_json(),
         "features": pack(_describe(contents.graph, contents.fitted), arrays),
-        "model": {"kind": contents.model.kind, **pack(contents.model.payload(), arrays)},
+        "model": pack(packed(contents.model), arrays),
     }
     state_arrays: dict[str, np.ndarray] = {}
     description["states"] = pack(states, state_arrays)
@@ -110,11 +110,7 @@ def read(folder: Path) -> tuple[Contents, dict[str, Any]]:
         if absent:
             raise DataError(f"{folder}: bundle.json has features of {absent[0]!r}, which its "
                             "schema lacks")
-        payload = unpack(description["model"], arrays)
-        kind = payload.pop("kind")
-        if kind not in MODELS:
-            raise DataError(f"{folder}: unknown model kind {kind!r}")
-        model: FittedModel = MODELS[kind].restore(payload)
+        model = restored(unpack(description["model"], arrays))
     info = {k: v for k, v in description.items() if k not in ("schema", "features", "model")}
     return Contents(info, schema, graph, fitted, model), _parse(
         members["golden.json"], "golden.json"

@@ -10,20 +10,18 @@
 
 from gpupipe.config.check import validated
 from gpupipe.config.model import (
-    ColumnName,
-    ColumnNames,
     DataConfig,
     EngineConfig,
     EvaluateConfig,
     ModelConfig,
     PipelineConfig,
-    Section,
     SplitConfig,
     dump_config,
     json_schema,
     load_config,
     parse_config,
 )
+from gpupipe.config.section import ColumnName, ColumnNames, Section
 from gpupipe.config.units import bytes_of, microseconds_of
 
 __all__ = [

@@ -6,57 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from gpupipe.config.check import Misfit, validated
+from gpupipe.config.choosing import (
+    CalibrateConfig,
+    DecideConfig,
+    EnsembleConfig,
+    IntervalsConfig,
+    LeaksConfig,
+    SelectConfig,
+    TuneConfig,
+)
+from gpupipe.config.section import ColumnName, ColumnNames, Section, Texts, short
 from gpupipe.config.source import KeyPath, Origin, plain, read
 from gpupipe.config.units import bytes_of, microseconds_of
 from gpupipe.errors import ConfigError, did_you_mean
-
-
-class Section(BaseModel):
-    """Base of everything a pipeline file holds: frozen, strict, no unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False,
-        use_attribute_docstrings=True, protected_namespaces=(),
-    )
-
-
-def _name(value: Any) -> Any:
-    # `drop: [7]` can only mean the column "7"; 1.50 or true have lost what was written.
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _one_or_many(value: Any) -> Any:
-    return [value] if isinstance(value, (str, int)) and not isinstance(value, bool) else value
-
-
-ColumnName = Annotated[
-    str, Field(min_length=1), BeforeValidator(_name, json_schema_input_type=str | int)
-]
-"""A column's name; a whole number is taken as written."""
-
-ColumnNames = Annotated[
-    list[ColumnName],
-    BeforeValidator(_one_or_many, json_schema_input_type=str | int | list[str | int]),
-]
-"""Columns; one name may stand without a list."""
-
-Texts = Annotated[
-    list[str],
-    BeforeValidator(
-        lambda v: [v] if isinstance(v, str) else v, json_schema_input_type=str | list[str]
-    ),
-]
 
 TYPES = {
     "float32": "float32", "float64": "float64", "float": "float64", "double": "float64",
@@ -256,7 +221,14 @@ class PipelineConfig(Section):
                   BeforeValidator(_step, json_schema_input_type=dict[str, Any] | str)]
     ] | None = None
     """Steps in order, each `name: {parameters}`; default: by type, for the model at hand."""
+    select: Annotated[SelectConfig, short("methods")] = SelectConfig()
     model: ModelConfig = ModelConfig()
+    tune: TuneConfig = TuneConfig()
+    ensemble: Annotated[EnsembleConfig, short("kind")] = EnsembleConfig()
+    calibrate: Annotated[CalibrateConfig, short("method")] = CalibrateConfig()
+    decide: DecideConfig = DecideConfig()
+    intervals: IntervalsConfig = IntervalsConfig()
+    leaks: LeaksConfig = LeaksConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     engine: EngineConfig = EngineConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

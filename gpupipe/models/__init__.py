@@ -1,7 +1,19 @@
 """Model families: one file each, all behind `base.Model`."""
 
 from gpupipe.models import constant, linear, xgboost
-from gpupipe.models.base import MODELS, FittedModel, Matrix, Model, Training, load_ahead, model_of
+from gpupipe.models.base import (
+    MODELS,
+    FittedModel,
+    Matrix,
+    Model,
+    OneOf,
+    Range,
+    Training,
+    load_ahead,
+    model_of,
+    packed,
+    restored,
+)
 
-__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "Training", "constant", "linear",
-           "load_ahead", "model_of", "xgboost"]
+__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Training", "constant",
+           "linear", "load_ahead", "model_of", "packed", "restored", "xgboost"]

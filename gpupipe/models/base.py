@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from gpupipe.checkpoints import NOWHERE, Checkpoints
 from gpupipe.engine.frames import Array
-from gpupipe.errors import ConfigError, did_you_mean
+from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.steps.base import Target
 
 Needs = Literal["anything", "numbers"]
@@ -24,6 +24,30 @@ neither, and works best when columns are of one scale."""
 
 Payload = dict[str, Any]
 """A fitted model as plain data: JSON values, NumPy arrays, and bytes of a documented format."""
+
+
+Task = Literal["binary", "multiclass", "regression"]
+TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``, both included: whole ones if both are, ``log``-spaced."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of these JSON values."""
+
+    values: tuple[Any, ...]
+
+
+Space = Mapping[str, Range | OneOf]
+"""Where a search looks for a family's parameters, by name."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +138,9 @@ class Model(Protocol):
 
     kind: ClassVar[str]
     needs: ClassVar[Needs]
+    tasks: ClassVar[tuple[Task, ...]]
+    space: ClassVar[Space]
+    """Where a search looks for its parameters."""
     streams: ClassVar[bool]
     """Whether it learns chunk by chunk, without the whole matrix in memory."""
     spreads: ClassVar[bool]
@@ -131,6 +158,9 @@ class Model(Protocol):
 
 
 MODELS: dict[str, type[Any]] = {}
+"""The families that a pipeline file may name."""
+RESTORERS: dict[str, Callable[[Payload], FittedModel]] = {}
+"""By kind: what makes a fitted model of its payload. The only way from a bundle to a model."""
 M = TypeVar("M", bound=type[Any])
 
 
@@ -140,9 +170,34 @@ def register(kind: str) -> Callable[[M], M]:
     def decorate(cls: M) -> M:
         cls.kind = kind
         MODELS[kind] = cls
+        RESTORERS[kind] = cls.restore
         return cls
 
     return decorate
+
+
+def restorable(kind: str) -> Callable[[M], M]:
+    """Make a fitted model that holds others known as ``kind`` in bundles; it has ``restore``."""
+
+    def decorate(cls: M) -> M:
+        RESTORERS[kind] = cls.restore
+        return cls
+
+    return decorate
+
+
+def packed(model: FittedModel) -> Payload:
+    """A fitted model's payload with its kind: what a bundle keeps, and `restored` takes."""
+    return {"kind": model.kind, **model.payload()}
+
+
+def restored(payload: Payload) -> FittedModel:
+    """The model of a payload with its kind. DataError for a kind that is not registered."""
+    payload = dict(payload)
+    kind = payload.pop("kind")
+    if kind not in RESTORERS:
+        raise DataError(f"unknown model kind {kind!r}")
+    return RESTORERS[kind](payload)
 
 
 def model_of(kind: str, params: Mapping[str, Any]) -> Model:

@@ -11,11 +11,14 @@ import numpy as np
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
 from gpupipe.models.base import (
+    TASKS,
     FittedModel,
     Matrix,
     Needs,
     Payload,
     Plain,
+    Space,
+    Task,
     Training,
     check_params,
     register,
@@ -28,7 +31,9 @@ class Constant:
     """The classes' shares, or the mean, of the training rows (weighted)."""
 
     kind: ClassVar[str]
+    tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[Needs] = "anything"
+    space: ClassVar[Space] = {}
     streams: ClassVar[bool] = True
     spreads: ClassVar[bool] = False
 

@@ -14,11 +14,16 @@ from gpupipe.errors import ConfigError, DataError
 from gpupipe.models import cuml
 from gpupipe.models.base import (
     LIBRARIES,
+    TASKS,
     FittedModel,
     Matrix,
     Needs,
+    OneOf,
     Payload,
     Plain,
+    Range,
+    Space,
+    Task,
     Training,
     check_params,
     register,
@@ -41,7 +46,12 @@ class Linear:
     """
 
     kind: ClassVar[str]
+    tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[Needs] = "numbers"
+    space: ClassVar[Space] = {
+        "C": Range(1e-3, 1e2, log=True), "alpha": Range(1e-3, 1e3, log=True),
+        "l1_ratio": OneOf((0.0, 0.5, 1.0)),
+    }
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
 

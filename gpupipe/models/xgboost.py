@@ -19,10 +19,15 @@ from gpupipe.engine.memory import PAGE_ROWS
 from gpupipe.errors import ConfigError
 from gpupipe.models.base import (
     LIBRARIES,
+    TASKS,
     FittedModel,
     Matrix,
     Needs,
+    OneOf,
     Payload,
+    Range,
+    Space,
+    Task,
     Training,
     check_params,
     register,
@@ -119,7 +124,15 @@ class XGBoost:
     """
 
     kind: ClassVar[str]
+    tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[Needs] = "anything"
+    space: ClassVar[Space] = {
+        "learning_rate": Range(0.02, 0.2, log=True), "max_depth": Range(3, 10),
+        "min_child_weight": Range(0.5, 50.0, log=True), "subsample": Range(0.5, 1.0),
+        "colsample_bytree": Range(0.3, 1.0), "reg_lambda": Range(0.01, 50.0, log=True),
+        "reg_alpha": Range(0.001, 20.0, log=True), "max_bin": OneOf((256, 512)),
+        "max_cat_to_onehot": OneOf((1, 8, 32)),
+    }
     streams: ClassVar[bool] = True
     spreads: ClassVar[bool] = True
     library = staticmethod(library)

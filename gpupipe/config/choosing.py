@@ -1,0 +1,117 @@
+"""The sections of a pipeline file that choose: models, features, probabilities, decisions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from gpupipe.config.check import Misfit
+from gpupipe.config.section import ColumnNames, Section, Texts
+
+
+class TuneConfig(Section):
+    """How long to search for a better model, and where. At least one budget starts a search."""
+
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """Trials at most."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """No trial is begun after so many minutes of training."""
+    work_units: Annotated[int, Field(ge=1)] | None = None
+    """No trial is begun after so many rows x rounds: the same on every machine."""
+    models: Literal["auto"] | Texts = "auto"
+    """Families to choose from; auto: the one under `model`, or, where none is named, xgboost,
+    forest and linear."""
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """How the next trial is proposed."""
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    """Which trials are ended early."""
+    prune_on: Literal["folds", "rounds"] = "folds"
+    """When a trial is looked at: after folds, or after boosting rounds of the first fold."""
+    objectives: Annotated[
+        list[Literal["quality", "latency", "size"]], Field(min_length=1)
+    ] = ["quality"]
+    """What is sought: quality first; latency is that of one row, size the model's bytes."""
+    parallel: Annotated[int, Field(ge=1)] = 1
+    """Trials proposed together and trained side by side."""
+    space: dict[str, Any] = {}
+    """Ranges `[low, high]`, lists of choices, or single values, by parameter: `max_depth`,
+    `linear.C`, `features.target_encode.smooth`; they replace the family's own."""
+
+    @model_validator(mode="after")
+    def _quality_first(self) -> TuneConfig:
+        if self.objectives[0] != "quality" or len(set(self.objectives)) < len(self.objectives):
+            raise Misfit("objectives begin with quality, each at most once",
+                         "for example [quality, latency]", "objectives")
+        return self
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to search."""
+        return any(b is not None for b in (self.trials, self.minutes, self.work_units))
+
+
+class EnsembleConfig(Section):
+    """Whether the best trials and families are put together."""
+
+    kind: Literal["auto", "none", "blend", "stack"] = "auto"
+    """auto: a blend after a search, where it is better than the best single model beyond chance;
+    blend (Caruana selection) and stack (a linear model of the predictions) are always made."""
+    size: Annotated[int, Field(ge=2)] = 8
+    """Members at most."""
+
+
+class CalibrateConfig(Section):
+    """Whether probabilities are corrected, from out-of-fold predictions."""
+
+    method: Literal["none", "auto", "isotonic", "sigmoid", "beta"] = "none"
+    """auto takes the one that lowers the log loss most, or none."""
+
+
+class DecideConfig(Section):
+    """Which probability is enough for a yes (binary targets)."""
+
+    metric: str | None = None
+    """The threshold that makes this metric best out of fold."""
+    cost: dict[Literal["false_positive", "false_negative"], Annotated[float, Field(ge=0)]] | None \
+        = None
+    """What each mistake costs: the threshold with the least cost out of fold."""
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """This threshold."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> DecideConfig:
+        if sum(v is not None for v in (self.metric, self.cost, self.threshold)) > 1:
+            raise Misfit("metric, cost and threshold are three rules for one threshold",
+                         "keep one of them", "threshold")
+        return self
+
+
+class IntervalsConfig(Section):
+    """Conformal intervals (regression) and sets of labels (classes)."""
+
+    coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The share of new rows whose truth they hold; left out, there are none."""
+    method: Literal["cross", "split", "cqr"] = "cross"
+    """cross: from out-of-fold errors; split: from one fold's; cqr: quantile regression,
+    corrected (regression)."""
+
+
+class SelectConfig(Section):
+    """Which features the model gets, chosen within each training part alone."""
+
+    methods: list[Literal[
+        "variance", "correlation", "mutual_information", "permutation", "boruta", "recursive",
+    ]] = []
+    """Applied in order; none by default."""
+    keep: Annotated[float, Field(gt=0)] | None = None
+    """Features to keep, as a number (1 or more) or a share; default: the method decides."""
+
+
+class LeaksConfig(Section):
+    """What to do about columns and splits that give the target away."""
+
+    check: bool = True
+    """Whether a suspected leak stops a run."""
+    acknowledged: ColumnNames = []
+    """Findings to let pass, by name: a column's, or the finding's own."""
