@@ -15,6 +15,7 @@ from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.data.dataset import Dataset
 from gpupipe.describe import column_of
 from gpupipe.judging import headline, pictures
+from gpupipe.models.wrappers import innermost
 from gpupipe.stats.quantiles import Extremes, Histogram
 from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import MOMENTS
@@ -59,6 +60,7 @@ def contents_of(trained: Trained) -> Contents:
         "weight": config.data.weight, "metrics": config.evaluate.metrics,
         "split": trained.split.to_json(), "seed": config.seed, "versions": versions(),
         "data": {"fingerprint": trained.dataset.fingerprint, "rows": trained.dataset.rows},
+        **trained.finished.kept(),
     }
     schema = trained.dataset.schema.select(
         [f.name for f in trained.dataset.schema if f.name in set(outcome.candidate.graph.raw)]
@@ -136,7 +138,7 @@ def report_of(
         "metrics": metrics, "slices": sliced,
         "importances": [{"feature": n, "gain": v, "share": v}
                         for n, v in trained.final.importances()],
-        "model": {"kind": trained.final.kind, "params": getattr(
+        "model": {"kind": innermost(trained.final).kind, "params": getattr(
             outcome.candidate.model, "params", {}), "rounds": trained.final.rounds},
         "features": [{"step": s.name, "columns_in": list(i), "columns_out": list(o)}
                      for s, i, o in outcome.candidate.graph.stages if i or o],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,8 +17,10 @@ import numpy as np
 
 from gpupipe.checkpoints import NOWHERE, Checkpoints
 from gpupipe.config import PipelineConfig
+from gpupipe.config.choosing import IntervalsConfig
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.split import Split
+from gpupipe.decide import Finished, finish
 from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import MIB, Layout
 from gpupipe.errors import EnvironmentFault
@@ -81,6 +83,7 @@ class Trained:
     fingerprint: dict[str, str]
     layout: Layout
     checkpoints: Checkpoints
+    finished: Finished = field(default_factory=Finished)
 
     @property
     def model(self) -> Outcome:
@@ -145,6 +148,7 @@ def train(
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
         _train_all(trained, ready.candidates, fitted, ready.checkpoints, Path(folder), progress,
                    final)
+    finish(trained)
     return trained
 
 
@@ -154,12 +158,14 @@ def retrain(
     """The model that was asked for, trained with another seed.
 
     Rows, split and what the steps learned stay as they are, so that what differs is the training.
+    There are no intervals: their quantiles are a model of their own.
     """
-    config = trained.config.model_copy(update={"seed": seed})
+    config = trained.config.model_copy(update={"seed": seed, "intervals": IntervalsConfig()})
     again = replace(trained, config=config, outcomes={}, notes=[], checkpoints=NOWHERE)
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
         _train_all(again, [trained.model.candidate], [list(trained.model.views)], NOWHERE,
                    Path(folder), progress, final=trained.model.final is not None)
+    finish(again)
     return again
 
 

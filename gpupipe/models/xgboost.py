@@ -239,14 +239,17 @@ class FittedXGBoost:
     kind: str = "xgboost"
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
+        return _probabilities(self.raw(chunk, rounds))
+
+    def raw(self, chunk: Array, rounds: int | None = None) -> Array:
+        """What the booster itself predicts: float32."""
         if device_of(chunk) != self.device:  # or XGBoost would copy the chunk to the other one
             self.device = device_of(chunk)
             self.booster.set_param({"device": self.device})
         kept = self.rounds or 0
-        scores = self.booster.inplace_predict(
+        return self.booster.inplace_predict(
             chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False
         )
-        return _probabilities(scores)
 
     def importances(self) -> list[tuple[str, float]]:
         gain = self.booster.get_score(importance_type="total_gain")
