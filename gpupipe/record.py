@@ -143,7 +143,7 @@ def report_of(
         "features": [{"step": s.name, "columns_in": list(i), "columns_out": list(o)}
                      for s, i, o in outcome.candidate.graph.stages if i or o],
         "scans": scans_of(outcome.candidate.graph, dataset.rows),
-        "versions": manifest["versions"], "seed": config.seed,
+        "versions": manifest["versions"], "seed": config.seed, **trained.finished.to_json(),
     }
     if headline(metrics):
         data["curves"] = pictures(trained)

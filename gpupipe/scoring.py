@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,10 +174,15 @@ def scored_table(bundle: Bundle, table: pa.Table, keys: list[str], first_row: in
     else:
         columns["prediction"] = pa.array(bundle.labels(scores))
         columns |= {f"probability_{c}": scores[:, i] for i, c in enumerate(classes)}
-    if bounds is not None:
-        names = [f"in_set_{c}" for c in classes] or ["prediction_low", "prediction_high"]
-        columns |= {name: bounds[:, i] for i, name in enumerate(names)}
-    return pa.table(columns)
+    return pa.table(columns | bounds_columns(bounds, classes))
+
+
+def bounds_columns(bounds: np.ndarray | None, classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Intervals or sets under the names of their columns; nothing where there are none."""
+    if bounds is None:
+        return {}
+    names = [f"in_set_{c}" for c in classes] or ["prediction_low", "prediction_high"]
+    return {name: bounds[:, i] for i, name in enumerate(names)}
 
 
 def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str, Any]:
@@ -215,9 +220,11 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
     if not known.all():
         notes.append(f"{int((~known).sum()):,} rows without {name!r} were left out")
     weight = np.concatenate([w.to_numpy() for w in weights])[known] if weights else None
+    p = np.concatenate(scores)[known]
     found = score(
-        bundle.task, y[known], np.concatenate(scores)[known], weight=weight,  # type: ignore[arg-type]
+        bundle.task, y[known], p, weight=weight,  # type: ignore[arg-type]
         metrics=bundle.info["metrics"], classes=bundle.classes,
+        labels=(p > bundle.threshold).astype(np.float64) if bundle.task == "binary" else None,
     )
     return {"metrics": {n: s.to_json() for n, s in found.items()}, "rows": int(known.sum()),
             "quarantined": quarantined, "notes": [*notes, *remarks], "bundle": str(bundle.path)}

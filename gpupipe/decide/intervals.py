@@ -95,16 +95,23 @@ class Intervals:
     Attributes
     ----------
     margin : the score that is allowed.
-    bounds : of the rows that they were measured on.
+    out_of_fold : the bounds of the out-of-fold rows, each fold's by the scores of the others.
+    holdout : those of the holdout's rows; None without a holdout.
     text : what was found, in a sentence.
     found : the figures, as JSON data.
     """
 
     conformal: Conformal
     margin: float
-    bounds: np.ndarray = field(repr=False)
+    out_of_fold: np.ndarray = field(repr=False)
+    holdout: np.ndarray | None = field(repr=False)
     text: str
     found: dict[str, Any] = field(repr=False)
+
+    def covers(self, y: np.ndarray) -> np.ndarray:
+        """Whether the truths ``y`` of the rows that were judged, the holdout's or else the
+        out-of-fold ones, are within their bounds: bool ``[n]``."""
+        return covered(y, self.out_of_fold if self.holdout is None else self.holdout)
 
     def to_json(self) -> dict[str, Any]:
         c = self.conformal
@@ -138,38 +145,29 @@ def conform(
     weight = out_of_fold.weight
     margin = reach(scores[used], None if weight is None else weight[used], conformal.coverage)
     taught = int(used.sum())
+    crossed = conformal.bounds(margin, out_of_fold.prediction, ends)
+    for learn, mine in out_of_fold.parts():
+        others = reach(scores[learn], None if weight is None else weight[learn],
+                       conformal.coverage)
+        crossed[mine] = conformal.bounds(others, out_of_fold.prediction[mine], ends[mine])
+    unseen = None
     if holdout is not None:
         rows, their_ends = holdout
-        bounds = conformal.bounds(margin, rows.prediction, their_ends)
-        found = measured(conformal, rows, bounds, taught)
-        found["measured_on"] = "holdout"
+        unseen = conformal.bounds(margin, rows.prediction, their_ends)
+        found = measured(conformal, rows, unseen, taught)
     else:
-        found, bounds = _crossed(conformal, out_of_fold, ends, scores)
-        found["measured_on"] = "out of fold"
-    found["calibration_rows"] = taught
-    return Intervals(conformal, margin, bounds, _sentence(conformal, found), found)
+        judged = out_of_fold.judged
+        found = measured(conformal, out_of_fold.rows(judged), crossed[judged], taught)
+    found |= {"measured_on": "out of fold" if unseen is None else "holdout",
+              "calibration_rows": taught}
+    return Intervals(conformal, margin, crossed, unseen, _sentence(conformal, found), found)
 
 
-def _crossed(
-    conformal: Conformal, rows: Evidence, ends: np.ndarray, scores: np.ndarray
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Coverage and bounds of each fold by the margin of the others."""
-    bounds = conformal.bounds(0.0, rows.prediction, ends)
-    taught = 0
-    for learn, mine in rows.parts():
-        weight = None if rows.weight is None else rows.weight[learn]
-        margin = reach(scores[learn], weight, conformal.coverage)
-        bounds[mine] = conformal.bounds(margin, rows.prediction[mine], ends[mine])
-        taught = max(taught, int(learn.sum()))
-    judged = rows.judged
-    return measured(conformal, rows.rows(judged), bounds[judged], taught), bounds
-
-
-def covered(rows: Evidence, bounds: np.ndarray) -> np.ndarray:
+def covered(y: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Whether each truth is within its bounds, bool ``[n]``."""
     if bounds.dtype == bool:
-        return bounds[np.arange(len(rows.y)), rows.y]
-    return (bounds[:, 0] <= rows.y) & (rows.y <= bounds[:, 1])
+        return np.asarray(bounds[np.arange(len(y)), y])
+    return np.asarray((bounds[:, 0] <= y) & (y <= bounds[:, 1]))
 
 
 def sizes_of(bounds: np.ndarray) -> np.ndarray:
@@ -186,7 +184,7 @@ def measured(
     The coverage of one margin is a draw from a beta distribution around what is promised (Vovk
     2012), so the rows that the margin came from count in the error, too.
     """
-    inside, size = covered(rows, bounds), sizes_of(bounds)
+    inside, size = covered(rows.y, bounds), sizes_of(bounds)
     weight = np.ones(len(inside)) if rows.weight is None else rows.weight
     share = float((weight * inside).sum() / weight.sum())
     n = float(weight.sum() ** 2 / (weight**2).sum())

@@ -33,7 +33,7 @@ class Rule:
     Attributes
     ----------
     name : the rule in words.
-    metrics : by name, what it is about; the first is drawn, and greater is better but for a cost.
+    metrics : by name, what it is about; the first is the one that it names.
     rank : of the values of these (float64 ``[thresholds]`` each), what is to be greatest.
     demand : for a demand, the least value of the first metric.
     prices : for a cost, of a false positive and of a false negative.
@@ -42,9 +42,13 @@ class Rule:
     name: str
     metrics: dict[str, Callable[[Classified], np.ndarray]]
     rank: Callable[[list[np.ndarray]], np.ndarray]
-    less_is_better: bool = False
     demand: float | None = None
     prices: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def theory(self) -> float | None:
+        """The threshold with the least cost if probabilities were exact (Elkan 2001, IJCAI)."""
+        return self.prices[0] / sum(self.prices) if any(self.prices) else None
 
     @property
     def lead(self) -> str:
@@ -60,12 +64,12 @@ def rule_of(decide: DecideConfig) -> Rule | None:
         metric = _label_metric(decide.metric)
         sign = 1 if metric.greater_is_better else -1
         return Rule(f"best {metric.title}", {metric.name: metric.compute},
-                    lambda v: sign * v[0], not metric.greater_is_better)
+                    lambda v: sign * v[0])
     if decide.cost is not None:
         prices = decide.cost.get("false_positive", 0.0), decide.cost.get("false_negative", 0.0)
         return Rule(
             f"least cost at {prices[0]:g} a false positive and {prices[1]:g} a false negative",
-            {"cost": _cost(prices)}, lambda v: -v[0], True, prices=prices)
+            {"cost": _cost(prices)}, lambda v: -v[0], prices=prices)
     for lead, other in (("precision", "recall"), ("recall", "precision")):
         wanted = getattr(decide, lead)
         if wanted is not None:
@@ -151,11 +155,14 @@ class Decision:
     threshold : a probability above it is a yes.
     text : what was found, in a sentence.
     found : the figures and the curve, as JSON data.
+    labels : of the out-of-fold rows, 1.0 or 0.0, by the thresholds that other folds chose; None
+        where no fold chose one.
     """
 
     threshold: float
     text: str
     found: dict[str, Any] = field(repr=False)
+    labels: np.ndarray | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         return {"threshold": self.threshold, "text": self.text, **self.found}
@@ -194,9 +201,9 @@ def decide(
     brings = {name: _compared(rule, name, seen, mine, usual, confidence, resamples, seed)
               for name in rule.metrics}
     return Decision(threshold, _sentence(rule, threshold, brings), {
-        "rule": rule.name, "lead": rule.lead, "less_is_better": rule.less_is_better,
-        "best": best, "brings": brings, "rows": len(seen.y), "curve": _drawn(rule, whole),
-    })
+        "rule": rule.name, "lead": rule.lead, "theory": rule.theory, "best": best,
+        "brings": brings, "rows": len(seen.y), "curve": _drawn(rule, whole),
+    }, labels)
 
 
 def _compared(
