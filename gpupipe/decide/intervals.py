@@ -45,7 +45,7 @@ def reach(scores: np.ndarray, weight: np.ndarray | None, coverage: float) -> flo
         heard = np.cumsum(weight[order])
         rank = int(np.searchsorted(heard, coverage * (heard[-1] + weight.mean()) - 1e-9)) + 1
     if rank > len(scores):
-        least = math.ceil(coverage / (1 - coverage) - 1e-9)
+        least = math.ceil(coverage / (1 - coverage) - 1e-6)
         raise ConfigError(
             f"a coverage of {coverage:g} takes {least:,} rows with an out-of-fold prediction, and "
             f"there are {len(scores):,}", where="intervals.coverage",
