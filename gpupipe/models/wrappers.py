@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from gpupipe.engine.arrays import Array, namespace
 from gpupipe.errors import DataError
 from gpupipe.models.base import FittedModel, Payload, packed, restorable, restored
@@ -40,6 +42,26 @@ def innermost(model: FittedModel) -> FittedModel:
     while isinstance(model, Wrapper):
         model = model.inner
     return model
+
+
+@restorable("picked")
+@dataclass
+class Picked(Wrapper):
+    """A model that sees some columns of the matrix (int64), in their order."""
+
+    columns: np.ndarray
+    kind: str = field(default="picked", init=False)
+
+    def predict(self, chunk: Array, rounds: int | None = None) -> Array:
+        xp = namespace(chunk)
+        return self.inner.predict(xp.ascontiguousarray(chunk[:, xp.asarray(self.columns)]), rounds)
+
+    def payload(self) -> Payload:
+        return {"inner": packed(self.inner), "columns": self.columns.astype(np.int64)}
+
+    @classmethod
+    def restore(cls, payload: Payload) -> FittedModel:
+        return cls(restored(payload["inner"]), payload["columns"])
 
 
 @restorable("calibrated")

@@ -1,4 +1,4 @@
-"""From the pipeline file to the bundle: what was calibrated, decided and measured is what scores."""
+"""From the pipeline file to the bundle: what was calibrated, decided and measured scores."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def test_the_bundle_gives_the_figures_of_the_holdout(judged):
                             ("matthews_corrcoef", sk.matthews_corrcoef)):
         assert judged.metrics[name]["value"] == pytest.approx(reference(y, labels))
     sets = bundle.predict_set(table)
-    assert judged.summary["intervals"]["measured"] == pytest.approx(sets[np.arange(len(y)), y].mean())
+    held = sets[np.arange(len(y)), y].mean()
+    assert judged.summary["intervals"]["measured"] == pytest.approx(held)
     np.testing.assert_array_equal(sets[:, 1], rows["in_set_yes"])
 
 
@@ -86,7 +87,7 @@ def test_what_is_written_tells_of_it(judged):
 
 
 def test_predict_and_evaluate_use_the_threshold_and_write_the_sets(judged, tmp_path):
-    rows, table = holdout_of(judged, TABLE)
+    _, table = holdout_of(judged, TABLE)
     pq.write_table(table, tmp_path / "new.parquet")
     scoring.predict(judged.run, str(tmp_path / "new.parquet"), tmp_path / "out.parquet")
     scored = pq.read_table(tmp_path / "out.parquet")
@@ -154,6 +155,22 @@ def test_wrappers_hold_each_other_and_any_family(tmp_path):
         np.testing.assert_array_equal(written.predict_set(TABLE), again.predict_set(TABLE))
 
 
+def test_a_search_s_model_has_intervals_too(tmp_path):
+    config = settings("regression", split=FOLDED, ensemble="blend",
+                      intervals={"coverage": 0.9, "method": "cqr"},
+                      tune={"trials": 4, "models": ["linear", "xgboost"], "sampler": "random",
+                            "space": {"n_estimators": 20}})
+    trained = trained_on(TABLE, config)
+    written = write_bundle(trained, tmp_path / "bundle")
+    bundle = gpupipe.load(tmp_path / "bundle")
+    ends = bundle.predict_interval(TABLE)
+    np.testing.assert_array_equal(ends, written.predict_interval(TABLE))
+    bucket = np.concatenate([r.bucket for r in trained.rowed.rows])
+    mine = np.isin(bucket, trained.split.holdout)
+    np.testing.assert_allclose(ends[mine], trained.finished.intervals.holdout, rtol=1e-6)
+    np.testing.assert_allclose(bundle.predict(TABLE)[mine], trained.model.holdout, rtol=1e-6)
+
+
 def test_without_a_final_model_the_folds_are_judged_all_the_same(tmp_path):
     from gpupipe import workflow
 
@@ -186,7 +203,7 @@ def test_a_threshold_by_its_number_needs_no_folds(tmp_path):
     ("binary", {"intervals": {"coverage": 0.9, "sets": "aps"}}, "two have nothing to rank"),
     ("binary", {"calibrate": "beta", "split": {"folds": 0}}, "there are no folds"),
     ("regression", {"intervals": {"coverage": 0.9}, "split": {"folds": 0}}, "there are no folds"),
-    ("regression", {"intervals": {"coverage": 0.9999}}, "takes 9,999 rows"),
+    ("regression", {"intervals": {"coverage": 0.9999}}, r"takes 9,999 rows"),
 ])
 def test_what_does_not_fit_is_refused(task, sections, told):
     with pytest.raises(ConfigError, match=told):

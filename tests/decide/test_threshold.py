@@ -1,4 +1,4 @@
-"""Thresholds against scikit-learn's metrics at every threshold, and honest about what they bring."""
+"""Thresholds against scikit-learn's metrics at each of them, and what they bring out of fold."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_demand_is_met_with_the_most_of_the_other(lead, other):
 def test_a_demand_that_no_threshold_meets_is_refused():
     rng = np.random.default_rng(0)
     rows = Evidence(rng.integers(0, 2, 500), None, np.arange(500) % 5, rng.random(500).round(1))
-    with pytest.raises(ConfigError, match="no threshold has a precision of 0.99 out of fold"):
+    with pytest.raises(ConfigError, match=r"no threshold has a precision of 0\.99 out"):
         decide(rule_of(DecideConfig(precision=0.99)), rows, rows, resamples=0)
 
 
