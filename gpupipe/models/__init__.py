@@ -1,6 +1,6 @@
 """Model families: one file each, all behind `base.Model`."""
 
-from gpupipe.models import constant, linear, xgboost
+from gpupipe.models import catboost, constant, forest, lightgbm, linear, xgboost
 from gpupipe.models.base import (
     MODELS,
     FittedModel,
@@ -15,5 +15,6 @@ from gpupipe.models.base import (
     restored,
 )
 
-__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Training", "constant",
-           "linear", "load_ahead", "model_of", "packed", "restored", "xgboost"]
+__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Training", "catboost",
+           "constant", "forest", "lightgbm", "linear", "load_ahead", "model_of", "packed",
+           "restored", "xgboost"]
