@@ -32,14 +32,26 @@ def judge(trained: Trained) -> dict[str, Any]:
     if trained.split.holdout and trained.model.final is not None:
         y, weight = trained.target_of(trained.split.holdout)
         found["holdout"] = _part(trained, {n: o.holdout for n, o in trained.outcomes.items()},
-                                 y, weight)
+                                 y, weight, labels_of(trained, out_of_fold=False))
     if trained.split.folds:
         y, weight = trained.target_of(trained.oof_buckets)
         found["cross_validation"] = _part(
-            trained, {n: o.oof for n, o in trained.outcomes.items()}, y, weight
+            trained, {n: o.oof for n, o in trained.outcomes.items()}, y, weight,
+            labels_of(trained, out_of_fold=True),
         )
         found["folds"] = _by_fold(trained, y, weight)
-    return found
+    return found | trained.finished.to_json()
+
+
+def labels_of(trained: Trained, *, out_of_fold: bool) -> np.ndarray | None:
+    """What the model says of the rows, 0.0 or 1.0, where a threshold was chosen."""
+    decision = trained.finished.decision
+    prediction = trained.model.oof if out_of_fold else trained.model.holdout
+    if decision is None or prediction is None:
+        return None
+    if out_of_fold and decision.labels is not None:
+        return decision.labels
+    return (prediction > decision.threshold).astype(np.float64)
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -50,10 +62,11 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _part(
     trained: Trained, predictions: dict[str, np.ndarray | None], y: np.ndarray,
-    weight: np.ndarray | None,
+    weight: np.ndarray | None, labels: np.ndarray | None,
 ) -> dict[str, Any]:
     rules, task = trained.config.evaluate, trained.target.task
-    names = [m.name for m in choose(task, rules.metrics)]  # type: ignore[arg-type]
+    metrics = choose(task, rules.metrics)  # type: ignore[arg-type]
+    names = [m.name for m in metrics]
     shared: dict[str, Any] = {
         "weight": weight, "confidence": rules.confidence, "resamples": rules.resamples,
         "seed": trained.config.seed,
@@ -61,12 +74,13 @@ def _part(
     scores = {
         name: {k: s.to_json() for k, s in evaluate(
             task, y, p, metrics=names, classes=list(trained.target.classes),  # type: ignore[arg-type]
-            **shared).items()}
+            labels=labels if name == "model" else None, **shared).items()}
         for name, p in predictions.items() if p is not None
     }
+    own = predictions["model"] if labels is None or metrics[0].needs != "label" else labels
     differences = {
         name: {m: paired_difference(
-            task, m, y, predictions["model"], p, **shared).to_json()  # type: ignore[arg-type]
+            task, m, y, own, p, **shared).to_json()  # type: ignore[arg-type]
             for m in names[:1]}
         for name, p in predictions.items() if p is not None and name != "model"
     }
@@ -80,13 +94,14 @@ def _by_fold(trained: Trained, y: np.ndarray, weight: np.ndarray | None) -> list
     """The model's metrics within each fold, without intervals."""
     number, oof = trained.fold_of_rows(), trained.model.oof
     assert oof is not None
-    rows = []
+    labels, rows = labels_of(trained, out_of_fold=True), []
     for k in range(len(trained.split.folds)):
         mine = number == k
         scores = evaluate(
             trained.target.task, y[mine], oof[mine],  # type: ignore[arg-type]
             weight=None if weight is None else weight[mine],
             metrics=trained.config.evaluate.metrics, resamples=0,
+            labels=None if labels is None else labels[mine],
         )
         rows.append({name: s.value for name, s in scores.items()})
     return rows
@@ -106,7 +121,7 @@ def pictures(trained: Trained) -> dict[str, Any]:
         return {}
     y, weight = trained.target_of(buckets)
     return curves(trained.target.task, y, prediction, weight=weight,  # type: ignore[arg-type]
-                  classes=list(trained.target.classes))
+                  classes=list(trained.target.classes), threshold=trained.finished.threshold)
 
 
 def slices(trained: Trained) -> list[dict[str, Any]]:
@@ -116,12 +131,16 @@ def slices(trained: Trained) -> list[dict[str, Any]]:
     if prediction is None or not rules.slices:
         return []
     y, weight = trained.target_of(buckets)
+    labels = labels_of(trained, out_of_fold=not trained.split.holdout)
+    intervals = trained.finished.intervals
+    means = {} if intervals is None else {"coverage": intervals.covers(y).astype(np.float64)}
     found = []
     for column in rules.slices:
         codes, levels = _levels(trained, column, buckets)
         rows = slice_scores(
             trained.target.task, y, prediction, codes, levels,  # type: ignore[arg-type]
-            weight=weight, confidence=rules.confidence, seed=trained.config.seed,
+            weight=weight, confidence=rules.confidence, seed=trained.config.seed, labels=labels,
+            means=means,
         )
         found.append({"column": column, "rows": rows})
     return found

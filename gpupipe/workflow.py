@@ -41,7 +41,7 @@ from gpupipe.plan import Plan, make_plan, plan_of
 from gpupipe.prepare import prepare
 from gpupipe.record import config_source, contents_of, manifest_of, report_of, states_of
 from gpupipe.rows import dropped
-from gpupipe.scoring import evaluate, predict
+from gpupipe.scoring import bounds_columns, evaluate, predict
 from gpupipe.timings import Timings
 from gpupipe.training import Trained, check_fits, train
 
@@ -133,9 +133,10 @@ def _finished(
         "name": config.name, "task": trained.target.task, "rows": dataset.rows,
         "metrics": part.get("model", {}),
         "baselines": part.get("baselines", {}),
+        **trained.finished.to_json(),
         "cross_validation": metrics.get("cross_validation", {}).get("model", {}),
         "evaluated_on": "holdout" if "holdout" in metrics else
-        "cross_validation" if metrics else "nothing",
+        "cross_validation" if part else "nothing",
         "timings": manifest["timings"], "plan": planned.to_json(),
         "peak_memory_bytes": manifest["peak_memory_bytes"], "notes": manifest["notes"],
     })
@@ -167,7 +168,7 @@ def cross_validate(
     return {
         "name": config.name, "task": trained.target.task, "rows": part["rows"],
         "metrics": part["model"], "baselines": part["baselines"], "folds": metrics["folds"],
-        "evaluated_on": "cross_validation", "notes": trained.notes,
+        **trained.finished.to_json(), "evaluated_on": "cross_validation", "notes": trained.notes,
         "timings": {s["stage"]: s["seconds"] for s in trained.timings.stages},
         "peak_memory_bytes": peak_memory(),
     }
@@ -366,6 +367,10 @@ def _write_predictions(trained: Trained, path: Path) -> None:
             columns["prediction" if not classes else "probability"] = scores
         else:
             columns |= {f"probability_{c}": scores[:, i] for i, c in enumerate(classes)}
+        intervals = trained.finished.intervals
+        if intervals is not None:
+            bounds = intervals.out_of_fold if judged else intervals.holdout
+            columns |= bounds_columns(bounds, classes)
         tables.append(pa.table(columns))
     if tables:
         pq.write_table(pa.concat_tables(tables), path)

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
+from gpupipe.evaluate.decisions import accounts
 from gpupipe.evaluate.figures import figures
 from gpupipe.evaluate.metrics import DEFAULT_METRICS, METRICS, Task
 from gpupipe.evaluate.svg import short, spark
@@ -190,6 +191,9 @@ class Report(TypedDict, total=False):
     target_profile: Column
     metrics: Metrics
     curves: dict[str, Any]
+    calibration: dict[str, Any]
+    decision: dict[str, Any]
+    intervals: dict[str, Any]
     importances: list[Importance]
     slices: list[Slices]
     model: Model
@@ -228,6 +232,7 @@ def view(data: Report) -> dict[str, Any]:
         "folds": _folds(data["task"], metrics.get("folds") or []),
         "figures": figures(data.get("curves") or {}, data.get("learning_curve")),
         "confusion": _confusion((data.get("curves") or {}).get("confusion")),
+        "accounts": accounts(data),
         "columns": shown,
         "other_columns": rest,
         "importances": importances[:SHOWN_FEATURES],
@@ -374,6 +379,7 @@ def _slice(task: Task, data: Slices, whole: Scores) -> dict[str, Any]:
         "names": names,
         "titles": [_title(task, n) for n in names],
         "means": bool(rows) and "target_mean" in rows[0],
+        "covered": bool(rows) and "coverage" in rows[0],
         "rows": [{**r, "track": t and {**t, "ref": reference.get("at")}}
                  for r, t in zip(rows, tracks, strict=True)],
     }

@@ -202,14 +202,17 @@ class FittedTrees:
     device: str = "cpu"
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
+        return outputs_of(self.raw(chunk, rounds), self.task)
+
+    def raw(self, chunk: Array, rounds: int | None = None) -> Array:
+        """What the booster itself predicts: float32."""
         if device_of(chunk) != self.device:  # or XGBoost would copy the chunk to the other one
             self.device = device_of(chunk)
             self.booster.set_param({"device": self.device})
         kept = self.rounds or 0
-        scores = self.booster.inplace_predict(
+        return self.booster.inplace_predict(
             chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False
         )
-        return outputs_of(scores, self.task)
 
     def importances(self) -> list[tuple[str, float]]:
         gain = self.booster.get_score(importance_type="total_gain")
