@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from gpupipe.engine.frames import Column
 from gpupipe.evaluate.curves import curves
+from gpupipe.evaluate.leaderboard import Entry, Leaderboard, leaderboard
 from gpupipe.evaluate.metrics import choose
 from gpupipe.evaluate.scores import evaluate, paired_difference, slice_scores
 from gpupipe.rows import label_of
@@ -26,7 +27,7 @@ def judge(trained: Trained) -> dict[str, Any]:
     """Metrics of every outcome: ``{"holdout": ..., "cross_validation": ..., "folds": [...]}``.
 
     Each part is ``{"model": scores, "baselines": {name: scores}, "differences": {name: scores},
-    "rows": n}``; `report.Metrics` is the shape.
+    "rows": n}``; `report.Metrics` is the shape. ``leaderboard`` where there is more than one.
     """
     found: dict[str, Any] = {}
     if trained.split.holdout and trained.model.final is not None:
@@ -39,7 +40,28 @@ def judge(trained: Trained) -> dict[str, Any]:
             trained, {n: o.oof for n, o in trained.outcomes.items()}, y, weight
         )
         found["folds"] = _by_fold(trained, y, weight)
+        entries = entries_of(trained)
+        if len(entries) > 1:
+            found["leaderboard"] = ranked(trained, entries, y, weight).to_json()
     return found
+
+
+def entries_of(trained: Trained) -> list[Entry]:
+    """What the leaderboard ranks: the model that was asked for, and its baselines."""
+    return [Entry(name, o.candidate.model.kind, getattr(o.candidate.model, "params", {}), o.oof)
+            for name, o in trained.outcomes.items() if o.oof is not None]
+
+
+def ranked(
+    trained: Trained, entries: Sequence[Entry], y: np.ndarray, weight: np.ndarray | None,
+) -> Leaderboard:
+    """The leaderboard of the run's first metric over the out-of-fold rows."""
+    task, rules = trained.target.task, trained.config.evaluate
+    metric = choose(task, rules.metrics)[0].name  # type: ignore[arg-type]
+    return leaderboard(
+        task, metric, entries, y, weight, trained.fold_of_rows(),  # type: ignore[arg-type]
+        confidence=rules.confidence, resamples=rules.resamples, seed=trained.config.seed,
+    )
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from gpupipe.engine.machine import peak_memory
 from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.evaluate.report import render_report
 from gpupipe.judging import headline, judge, read_column, slices
+from gpupipe.looks import look
 from gpupipe.models import load_ahead
 from gpupipe.plan import Plan, make_plan, plan_of
 from gpupipe.prepare import prepare
@@ -51,6 +52,8 @@ __all__ = [
 ]
 
 GOLDEN_ROWS = 16
+TRUST = ("leaderboard", "looks", "split_honesty")
+"""Parts of the metrics that say how far to trust the others."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,10 @@ def _finished(
         sliced = slices(trained)
     now = dt.datetime.now(dt.UTC)
     with _new_run(runs, config, now) as (folder, run_id):
-        manifest = manifest_of(trained, run_id, now.isoformat(timespec="seconds"),
-                               choice.to_json())
+        created = now.isoformat(timespec="seconds")
+        manifest = manifest_of(trained, run_id, created, choice.to_json())
+        if seen := look(trained, runs / ".cache", run_id, created):
+            metrics["looks"] = seen
         with timings.stage("bundle"):
             contents = contents_of(trained)
             store.write(folder / "bundle", contents, states_of(trained),
@@ -136,6 +141,7 @@ def _finished(
         "cross_validation": metrics.get("cross_validation", {}).get("model", {}),
         "evaluated_on": "holdout" if "holdout" in metrics else
         "cross_validation" if metrics else "nothing",
+        **{part: metrics.get(part) for part in TRUST},
         "timings": manifest["timings"], "plan": planned.to_json(),
         "peak_memory_bytes": manifest["peak_memory_bytes"], "notes": manifest["notes"],
     })
@@ -167,6 +173,7 @@ def cross_validate(
     return {
         "name": config.name, "task": trained.target.task, "rows": part["rows"],
         "metrics": part["model"], "baselines": part["baselines"], "folds": metrics["folds"],
+        "leaderboard": metrics.get("leaderboard"),
         "evaluated_on": "cross_validation", "notes": trained.notes,
         "timings": {s["stage"]: s["seconds"] for s in trained.timings.stages},
         "peak_memory_bytes": peak_memory(),

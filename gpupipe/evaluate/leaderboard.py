@@ -9,7 +9,9 @@ All candidates are judged on the same out-of-fold rows and on the same resamples
   is read from. BBC-CV (Tsamardinos, Greasidou & Borboudakis 2018, Bootstrapping the out-of-sample
   predictions for efficient and accurate cross-validation, Machine Learning 107, Algorithm 2) picks
   the best on each resample and judges it on the rows that the resample left out. The mean of
-  these is what a choice among so many candidates is worth; no candidate is trained again.
+  these is what a choice among so many candidates is worth; no candidate is trained again. What
+  the best one's own mean over left-out rows strays from its score is taken off as chance in the
+  drawing (a control variate), so that a best that is always picked is not corrected.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.engine.arrays import Array
-from gpupipe.evaluate.joint import exact, joint
+from gpupipe.evaluate.joint import Joint, exact, joint
 from gpupipe.evaluate.metrics import Metric, Task, choose
 from gpupipe.evaluate.samples import UNITS
 from gpupipe.evaluate.scores import Score
@@ -162,7 +164,7 @@ def leaderboard(
             _by_fold(task, metric, y, judged[i].oof, weight, fold),
         ))
     places.sort(key=lambda p: p.rank or len(judged) + 1)
-    luck = _luck(m, found.value[best], sign, found.inside, found.outside, confidence)
+    luck = _luck(m, found, best, sign, confidence)
     rest = _scored_only([e for e in entries if e.oof is None], m)
     return Leaderboard(m, len(y), confidence, (*places, *rest), luck)
 
@@ -212,22 +214,21 @@ def _apart(difference: np.ndarray, confidence: float) -> bool:
     return bool(low > 0 or high < 0)
 
 
-def _luck(
-    m: Metric, best: float, sign: float, inside: np.ndarray, outside: np.ndarray,
-    confidence: float,
-) -> Luck | None:
+def _luck(m: Metric, found: Joint, best: int, sign: float, confidence: float) -> Luck | None:
     """BBC-CV; None where there is no choice, or the metric cannot be resampled."""
-    if inside.shape[1] < 2 or not len(inside) or not np.isfinite(best):
+    inside, outside, value = found.inside, found.outside, float(found.value[best])
+    resamples, candidates = inside.shape
+    if candidates < 2 or not resamples or not np.isfinite(value):
         return None
     there = np.where(np.isnan(inside), -np.inf, sign * inside)
-    picked = outside[np.arange(len(inside)), there.argmax(axis=1)]
-    picked = picked[np.isfinite(picked) & np.isfinite(there).any(axis=1)]
-    if len(picked) <= len(inside) / 2:
+    picked = outside[np.arange(resamples), there.argmax(axis=1)]
+    known = np.isfinite(picked) & np.isfinite(outside[:, best]) & np.isfinite(there).any(axis=1)
+    if known.sum() <= resamples / 2:
         return None
-    corrected = interval(m, float(picked.mean()), picked, confidence)
-    assert corrected.value is not None
-    return Luck(float(best), corrected, sign * (float(best) - corrected.value), inside.shape[1],
-                len(inside))
+    picked = picked[known] + (value - outside[known, best].mean())
+    corrected = float(picked.mean())
+    return Luck(value, interval(m, corrected, picked, confidence), sign * (value - corrected),
+                candidates, resamples)
 
 
 def _by_fold(
@@ -275,8 +276,8 @@ def _correction(board: Leaderboard) -> list[str]:
         return []
     low, high = luck.corrected.low, luck.corrected.high
     span = f" ({written(low)} to {written(high)})" if low is not None else ""
-    told = (f"{written(abs(luck.luck))} of it is the luck of having been picked" if luck.luck > 0
-            else "the choice itself costs nothing that could be measured")
+    told = (f"{written(abs(luck.luck))} of it is the luck of having been picked"
+            if luck.luck > 1e-9 * abs(luck.best) else "the choice itself costs nothing that could be measured")
     return [f"the best of {luck.candidates} candidates reads {written(luck.best)}; picked anew on "
             f"each of {luck.resamples:,} resamples and judged on the rows left out (BBC-CV), such "
             f"a choice scores {written(luck.corrected.value)}{span}: {told}"]

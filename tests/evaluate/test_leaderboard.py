@@ -224,6 +224,15 @@ def test_the_correction_is_nearer_to_the_truth_than_the_best_score(metric):
     assert np.abs(corrected).mean() < 0.8 * np.abs(naive).mean()
 
 
+def test_a_best_that_is_always_picked_owes_nothing_to_luck():
+    y, _, (good,) = drawn("binary", 3000, 1)
+    entries = [Entry("a", "k", oof=good), Entry("b", "k", oof=np.full(3000, 0.5))]
+    board = leaderboard("binary", "roc_auc", entries, y)
+    assert board.luck.luck == pytest.approx(0, abs=1e-12)
+    assert board.luck.corrected.low < board.luck.best < board.luck.corrected.high
+    assert "costs nothing that could be measured" in board.sentences()[1]
+
+
 def test_fifty_candidates_on_fifty_thousand_rows_take_seconds():
     y, _, predictions = drawn("binary", 50_000, 10)
     began = time.process_time()
