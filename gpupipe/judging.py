@@ -140,7 +140,7 @@ def slices(trained: Trained) -> list[dict[str, Any]]:
     y, weight = trained.target_of(buckets)
     found = []
     for column in rules.slices:
-        codes, levels = _levels(trained, column, buckets)
+        codes, levels = levels_of(trained, column, buckets)
         rows = slice_scores(
             trained.target.task, y, prediction, codes, levels,  # type: ignore[arg-type]
             weight=weight, confidence=rules.confidence, seed=trained.config.seed,
@@ -149,7 +149,7 @@ def slices(trained: Trained) -> list[dict[str, Any]]:
     return found
 
 
-def _levels(
+def levels_of(
     trained: Trained, column: str, buckets: Sequence[int]
 ) -> tuple[np.ndarray, list[str]]:
     """Level codes of the judged rows, and the levels' names; numbers by quintile."""

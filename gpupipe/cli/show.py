@@ -144,6 +144,33 @@ def run(shown: Mapping[str, Any]) -> None:
     table(["stage", "seconds"], [[k, v] for k, v in manifest["timings"].items()])
 
 
+def compared(found: Mapping[str, Any], page: Path | None) -> None:
+    """Two runs on the same rows."""
+    from gpupipe.compare.page import MARKS, facts, shown_value
+
+    left, right = (found[side]["run"] for side in ("left", "right"))
+    say(f"left    {left}")
+    say(f"right   {right}")
+    table(["metric", "left", "right", "right - left", "interval", "better"],
+          [[name, _value(m["left"]), _value(m["right"]), _value(m["difference"]),
+            _interval(m["difference"]), MARKS[m["better"]]]
+           for name, m in found["metrics"].items()])
+    for one in found["tests"]:
+        say(f"{one['name']} ({one['metric']}): p = {one['p']:.3g}; {one['about']}")
+    for sliced in found["slices"]:
+        table([sliced["column"], "rows", "left", "right", "right - left", "interval", "better"],
+              [[r["level"], r["rows"], _value(r["left"]), _value(r["right"]),
+                _value(r["difference"]), _interval(r["difference"]), MARKS[r["better"]]]
+               for r in sliced["rows"]], f"{sliced['metric']} by {sliced['column']}")
+    table(["", "left", "right"], [list(row) for row in facts(found)])
+    for title, part in (("changed", found["changed"]), ("around it", found["around"])):
+        table([title, "left", "right"],
+              [[c["key"], shown_value(c["left"]), shown_value(c["right"])] for c in part])
+    say(found["sentence"], "bold")
+    if page is not None:
+        say(f"page    {page}")
+
+
 def judged(found: Mapping[str, Any]) -> None:
     """Metrics on labelled data, and on how many rows."""
     metrics(found)

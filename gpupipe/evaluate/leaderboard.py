@@ -276,8 +276,9 @@ def _correction(board: Leaderboard) -> list[str]:
         return []
     low, high = luck.corrected.low, luck.corrected.high
     span = f" ({written(low)} to {written(high)})" if low is not None else ""
-    told = (f"{written(abs(luck.luck))} of it is the luck of having been picked"
-            if luck.luck > 1e-9 * abs(luck.best) else "the choice itself costs nothing that could be measured")
+    told = "the choice itself costs nothing that could be measured"
+    if luck.luck > 1e-9 * abs(luck.best):
+        told = f"{written(luck.luck)} of it is the luck of having been picked"
     return [f"the best of {luck.candidates} candidates reads {written(luck.best)}; picked anew on "
             f"each of {luck.resamples:,} resamples and judged on the rows left out (BBC-CV), such "
             f"a choice scores {written(luck.corrected.value)}{span}: {told}"]
