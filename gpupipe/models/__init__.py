@@ -1,6 +1,6 @@
 """Model families: one file each, all behind `base.Model`."""
 
-from gpupipe.models import constant, linear, xgboost
+from gpupipe.models import constant, ensemble, linear, xgboost
 from gpupipe.models.base import (
     MODELS,
     FittedModel,
@@ -8,6 +8,8 @@ from gpupipe.models.base import (
     Model,
     OneOf,
     Range,
+    Space,
+    Task,
     Training,
     load_ahead,
     model_of,
@@ -15,5 +17,6 @@ from gpupipe.models.base import (
     restored,
 )
 
-__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Training", "constant",
+__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Space", "Task",
+           "Training", "constant", "ensemble",
            "linear", "load_ahead", "model_of", "packed", "restored", "xgboost"]
