@@ -1,6 +1,6 @@
 """Model families: one file each, all behind `base.Model`."""
 
-from gpupipe.models import constant, ensemble, linear, xgboost
+from gpupipe.models import catboost, constant, ensemble, forest, lightgbm, linear, xgboost
 from gpupipe.models.base import (
     MODELS,
     FittedModel,
@@ -18,5 +18,5 @@ from gpupipe.models.base import (
 )
 
 __all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Space", "Task",
-           "Training", "constant", "ensemble",
-           "linear", "load_ahead", "model_of", "packed", "restored", "xgboost"]
+           "Training", "catboost", "constant", "ensemble", "forest", "lightgbm", "linear",
+           "load_ahead", "model_of", "packed", "restored", "xgboost"]

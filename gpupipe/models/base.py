@@ -63,6 +63,7 @@ class Matrix:
     weight : float64 ``[n]`` or None.
     names : of the features, ``[features]``.
     categorical : which features are unordered codes, ``[features]``.
+    origins : the source columns that features were made of, ``[features]``, where they are known.
     """
 
     chunks: Iterable[Array]
@@ -70,6 +71,7 @@ class Matrix:
     weight: Array | None
     names: tuple[str, ...]
     categorical: tuple[bool, ...]
+    origins: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:

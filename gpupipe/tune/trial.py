@@ -21,8 +21,9 @@ from gpupipe.steps import Target
 from gpupipe.steps.graph import Fitted
 from gpupipe.tune.space import Proposal
 
-TIMED_CALLS = 30
-"""Calls of the scorer behind a latency: the median of so many, after as many to warm up."""
+TIMED_CALLS = 9
+WARM_CALLS = 3
+"""Calls of the scorer behind a latency: the median of so many, after three to warm up."""
 
 State = Literal["complete", "pruned", "failed"]
 
@@ -112,11 +113,11 @@ def measure(
 def latency_of(bundle: Bundle, record: Mapping[str, Any]) -> float:
     """Median seconds in which a bundle scores one record."""
     taken = []
-    for _ in range(2 * TIMED_CALLS):
+    for _ in range(WARM_CALLS + TIMED_CALLS):
         at = time.perf_counter()
         bundle.predict_one(record)
         taken.append(time.perf_counter() - at)
-    return statistics.median(taken[TIMED_CALLS:])
+    return statistics.median(taken[WARM_CALLS:])
 
 
 def size_of(value: Any) -> int:
