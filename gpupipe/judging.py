@@ -47,9 +47,30 @@ def judge(trained: Trained) -> dict[str, Any]:
 
 
 def entries_of(trained: Trained) -> list[Entry]:
-    """What the leaderboard ranks: the model that was asked for, and its baselines."""
-    return [Entry(name, o.candidate.model.kind, getattr(o.candidate.model, "params", {}), o.oof)
-            for name, o in trained.outcomes.items() if o.oof is not None]
+    """What the leaderboard ranks: the model, its baselines, and all that a search tried.
+
+    Of a search's trials those count that were trained on all folds; of some a score alone is kept.
+    """
+    entries = [Entry(name, o.candidate.model.kind, getattr(o.candidate.model, "params", {}), o.oof)
+               for name, o in trained.outcomes.items() if o.oof is not None]
+    chosen = trained.chosen
+    if chosen is None:
+        return entries
+    made, best = chosen.tried, chosen.found.best
+    entries = [e for e in entries if e.name != "model"]  # it is one of those that follow
+    if made is not None:
+        name = f"{made.rule.how} of {len(made.members)}"
+        entries.append(Entry(f"{name}, the model" if chosen.taken else name, made.rule.how,
+                             oof=made.oof))
+    for trial in chosen.found.trials:
+        if trial.state == "complete":
+            mine = trial is best and not chosen.taken
+            entries.append(Entry(
+                f"{trial.name}, the model" if mine else trial.name, trial.kind,
+                {**trial.params, **trial.features}, trial.oof, trial.score, trial.seconds,
+                trial.units, trial.latency, trial.size,
+            ))
+    return entries
 
 
 def ranked(

@@ -64,4 +64,5 @@ def holdout_of(trained: Trained) -> str:
 def pipeline_of(trained: Trained) -> str:
     """A digest of what decides the model: the pipeline, without where it runs and its name."""
     config = dump_config(trained.config)
+    config["split"].pop("honesty")
     return digest({k: v for k, v in config.items() if k not in ("name", "engine")})[:32]

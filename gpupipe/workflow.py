@@ -34,6 +34,7 @@ from gpupipe.engine.choose import Choice, choose
 from gpupipe.engine.machine import peak_memory
 from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.evaluate.report import render_report
+from gpupipe.honesty import side_by_side
 from gpupipe.judging import headline, judge, slices
 from gpupipe.looks import look
 from gpupipe.models import load_ahead
@@ -109,6 +110,9 @@ def _finished(
     with timings.stage("evaluate"):
         metrics = judge(trained)
         sliced = slices(trained)
+    with timings.stage("other splits"):
+        if splits := side_by_side(trained):
+            metrics["split_honesty"] = splits
     now = dt.datetime.now(dt.UTC)
     with _new_run(runs, config, now) as (folder, run_id):
         created = now.isoformat(timespec="seconds")

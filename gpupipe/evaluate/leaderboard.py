@@ -279,6 +279,8 @@ def _correction(board: Leaderboard) -> list[str]:
     told = "the choice itself costs nothing that could be measured"
     if luck.luck > 1e-9 * abs(luck.best):
         told = f"{written(luck.luck)} of it is the luck of having been picked"
-    return [f"the best of {luck.candidates} candidates reads {written(luck.best)}; picked anew on "
-            f"each of {luck.resamples:,} resamples and judged on the rows left out (BBC-CV), such "
-            f"a choice scores {written(luck.corrected.value)}{span}: {told}"]
+    alone = sum(p.rank is None and p.entry.oof is None for p in board.places)
+    also = f" (a score alone was kept of {alone:,} more)" if alone else ""
+    return [f"the best of {luck.candidates} candidates{also} reads {written(luck.best)}; picked "
+            f"anew on each of {luck.resamples:,} resamples and judged on the rows left out "
+            f"(BBC-CV), such a choice scores {written(luck.corrected.value)}{span}: {told}"]
