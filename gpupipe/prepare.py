@@ -164,7 +164,7 @@ def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints
     """The checkpoints of what follows from the split: which rows there are, and their target."""
     data = config.data
     return checkpoints.given(
-        split=digest([config.split.model_dump(mode="json"), config.seed]),
+        split=digest([config.split.model_dump(mode="json", exclude={"honesty"}), config.seed]),
         rows=digest([data.target, data.positive, data.task, data.weight, data.key, data.drop]),
     )
 
