@@ -123,7 +123,8 @@ class Training:
     the folder for what does not fit into memory; None where all of it does, and ``scratch`` the
     one to take where it turns out not to. With several
     ``processes`` each has some of the rows, and they train one model together. ``device`` is
-    ``cpu`` or ``cuda``: where the matrix's chunks lie, and where training runs.
+    ``cpu`` or ``cuda``: where the matrix's chunks lie, and where training runs. ``watch`` is told
+    of each look at the validation loss (its number, from 1, and the loss), and may end a boosting.
     """
 
     seed: int = 0
@@ -134,6 +135,7 @@ class Training:
     spill: Path | None = None
     scratch: Path | None = None
     device: str = "cpu"
+    watch: Callable[[int, float], bool] | None = None
 
 
 class Model(Protocol):
