@@ -107,6 +107,8 @@ def manifest_of(
         "seed": trained.config.seed, "git_commit": git_commit(trained.config.base),
         "versions": versions(), "platform": platform.platform(),
         "notes": [*dataset.notes, *trained.notes],
+        "leaks": {"check": trained.config.leaks.check,
+                  "findings": [f.to_json() for f in trained.findings]},
     }
 
 
@@ -143,6 +145,8 @@ def report_of(
         "scans": scans_of(outcome.candidate.graph, dataset.rows),
         "versions": manifest["versions"], "seed": config.seed,
     }
+    if trained.config.leaks.check != "off":
+        data["leaks"] = manifest["leaks"]["findings"]
     if headline(metrics):
         data["curves"] = pictures(trained)
     if dataset.quarantine.count:

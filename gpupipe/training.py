@@ -24,6 +24,8 @@ from gpupipe.engine.memory import MIB, Layout
 from gpupipe.errors import EnvironmentFault
 from gpupipe.fingerprint import fingerprint
 from gpupipe.folds import Trainer, predicted, rounds_of
+from gpupipe.inspect.findings import Finding
+from gpupipe.leakage import checked
 from gpupipe.matrices import Source
 from gpupipe.models import FittedModel, Training
 from gpupipe.prepare import Candidate, prepare
@@ -81,6 +83,8 @@ class Trained:
     fingerprint: dict[str, str]
     layout: Layout
     checkpoints: Checkpoints
+    findings: Sequence[Finding] = ()
+    """What the leak linter found."""
 
     @property
     def model(self) -> Outcome:
@@ -132,6 +136,8 @@ def train(
     timings = timings or Timings()
     ready = prepare(config, dataset, engine, progress=progress, baselines=baselines,
                     timings=timings, checkpoints=checkpoints)
+    with timings.stage("look for leaks"):
+        findings = checked(ready)
     with timings.stage("learn the steps", dataset.rows):
         fitted, knowledge = learn(ready.graphs, ready.views, ready.rowed, ready.profile.states,
                                   progress, ready.checkpoints)
@@ -141,7 +147,8 @@ def train(
     if not layout.keep:
         ready.reader.keep_only(())
     trained = Trained(config, dataset, ready.profile, ready.split, ready.target, ready.rowed,
-                      knowledge, {}, ready.notes, timings, learned, layout, ready.checkpoints)
+                      knowledge, {}, ready.notes, timings, learned, layout, ready.checkpoints,
+                      findings)
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
         _train_all(trained, ready.candidates, fitted, ready.checkpoints, Path(folder), progress,
                    final)
