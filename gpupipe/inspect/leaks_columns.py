@@ -27,7 +27,9 @@ SHARED, MANY = 0.97, 2
 STRONG, STRONG_R2, SHOWN = 0.8, 0.6, 5
 ID, ID_KAPPA, ID_R2 = 0.9, 0.6, 0.8
 """An ID should tell nothing: this much stops a run."""
-FILLED, PURE = 0.5, 0.995
+FILLED, OTHERS, PURE = 0.5, 0.005, 0.9
+"""Filled in for at least this share of a class, for at most this share of the others, and mostly
+for the class."""
 FEW = 30
 
 
@@ -157,21 +159,20 @@ def _filled(sample: Sample) -> Iterator[Finding]:
     """Columns that are filled in, or left out, for one class alone: written down afterwards."""
     if sample.regression:
         return
-    shares = np.bincount(sample.labels, minlength=len(sample.classes)) / max(1, sample.rows)
+    every = np.bincount(sample.labels, minlength=len(sample.classes)).astype(np.float64)
     for name, side in sample.inputs().items():
         for present, how in ((side.codes >= 0, "filled in"), (side.codes < 0, "missing")):
             counts = np.bincount(sample.labels[present], minlength=len(sample.classes))
             label, rows = int(counts.argmax()), int(counts.sum())
-            if not rows or rows == sample.rows or shares[label] > 0.6 or counts[label] < FEW:
+            others = sample.rows - every[label]
+            if counts[label] < FEW or others * rows < FEW * sample.rows:
                 continue
-            covered = counts[label] / (shares[label] * sample.rows)
-            if counts[label] >= PURE * rows and covered >= FILLED:
+            covered, rest = counts[label] / every[label], (rows - counts[label]) / others
+            if covered >= FILLED and rest <= OTHERS and counts[label] >= PURE * rows:
                 yield Finding("filled-by-target", (name,), "block", (
                     f"{name!r} is {how} in {covered:.0%} of the rows of "
-                    f"{sample.classes[label]!r} and in "
-                    f"{(rows - counts[label]) / (sample.rows * (1 - shares[label])):.2%} of the "
-                    "others: it is written down afterwards"),
+                    f"{sample.classes[label]!r} and in {rest:.2%} of the others: it is written "
+                    "down afterwards"),
                     {"class": sample.classes[label], "covered": round(float(covered), 4),
-                     "pure": round(float(counts[label] / rows), 5), "rows": sample.rows},
-                    drop(name))
+                     "others": round(float(rest), 5), "rows": sample.rows}, drop(name))
                 break

@@ -67,7 +67,7 @@ def power_of(sample: Sample, side: Side) -> Power:
         if continuous(side):
             found.append(neighbours(side, sample.ranks, sample.bucket))
             found.append(straight(side, sample.numbers))
-        share = max(0.0, *found)
+        share = float(max(0.0, *found))
         return Power(share, share, float("nan"))
     shares, told = class_shares(groups, sample.labels, len(sample.classes), sample.half)
     area = mean_auc(shares, sample.labels, len(sample.classes))

@@ -25,6 +25,8 @@ BLOCKS = 64
 CELLS = 4_000_000
 """At most so many values are looked at; a table of many columns is sampled more thinly."""
 
+SPELLED = 200
+
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -65,7 +67,7 @@ class Sample:
     time: str | None = None
     gap: float = 0.0
     spelled: Mapping[str, Mapping[str, Side]] = field(default_factory=dict)
-    """What texts of their own in (nearly) every row are made of: their first characters, ..."""
+    """What texts of more than `SPELLED` values are made of: their first characters, ..."""
     gaps: tuple[str, ...] = ()
     """Columns that are missing exactly where the target is."""
 
@@ -163,7 +165,7 @@ def sample_of(
     taken = table if len(kept) == table.num_rows else table.take(pa.array(kept))
     y, bucket = y[kept], bucket[kept]
     sides = {n: Side.of(taken.column(n)) for n in taken.column_names if n != target}
-    own = [n for n, s in sides.items() if dtypes[n] == "string" and s.distinct > 0.5 * len(kept)]
+    own = [n for n, s in sides.items() if dtypes[n] == "string" and s.distinct > SPELLED]
     spelled = {n: spelling(taken.column(n), classes) for n in own}
     gaps = same_gaps(table, [n for n in features if n in sides], bucket_gaps)
     regression = not classes
@@ -171,7 +173,8 @@ def sample_of(
         sides, tuple(n for n in features if n in sides), dtypes, target,
         np.zeros(len(y), np.int64) if regression else y.astype(np.int64),
         y.astype(np.float64) if regression else None, tuple(classes), bucket,
-        np.isin(bucket, list(judging)), rows[kept], total, by, tuple(group), time, gap, spelled, gaps,
+        np.isin(bucket, list(judging)), rows[kept], total, by, tuple(group), time, gap,
+        spelled, gaps,
     )
 
 
