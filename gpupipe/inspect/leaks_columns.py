@@ -43,12 +43,10 @@ def column_findings(sample: Sample) -> Iterator[Finding]:
     ids = [n for n in powers if names_rows(sample, n)]
     for name in ids:
         yield from _id(sample, name, powers[name])
-    for name in sample.features:
-        if name not in ids:
-            yield from _spelled(sample, name)
-    filled = list(_filled(sample))
-    yield from filled
-    told = {n for f in filled for n in f.columns}
+    sure = [*_filled(sample), *(f for n in sample.features if n not in ids
+                                for f in _spelled(sample, n))]
+    yield from sure
+    told = {n for f in sure for n in f.columns}
     apart = {*ids, *told, *(n for n in powers if names_entities(sample, n)
                             or sample.dtypes[n] == "timestamp" or n == sample.time)}
     yield from _powers(sample, {n: p for n, p in powers.items() if n not in apart})

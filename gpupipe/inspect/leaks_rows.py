@@ -1,8 +1,8 @@
 """Rows on both sides of a split that are one and the same thing: twins, and entities.
 
 That two rows look alike is no leak in itself: in a table of few columns many do by chance. It is
-one where the twin's target is the row's own, and that of a row's nearest neighbour otherwise is
-not: then the model is asked what it was told.
+one where the twin's target is the row's own, and that of the nearest row that is no twin is not:
+then the model is asked what it was told.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from gpupipe.inspect.findings import Finding
 from gpupipe.inspect.leaks_columns import names_entities
 from gpupipe.inspect.leaks_power import class_shares, crossed, kappa
 from gpupipe.inspect.leaks_sample import Bools, Ints, Sample, ranked
-from gpupipe.inspect.relations import Floats, Side
+from gpupipe.inspect.relations import Floats, Side, row_hashes
 from gpupipe.inspect.text import by_group, flow
 
 QUERIES = 1_000
 """So many rows that judge are held against all rows that train."""
-ALIKE, CLOSE = 0.9, 0.01
-"""Twins agree in this share of what tells rows apart; a number may stray by this share of ranks."""
-SHARE, FEW = 0.01, 20
+NEAREST, APART = 8, 0.2
+"""A twin is nearer than this share of the distance to the eighth nearest kind of row."""
+SHARE, FEW = 0.02, 20
 """Twins are reported from this share of the rows that judge, and this many, on."""
+TWIN_KAPPA, OTHER_KAPPA = 0.93, 0.6
 CONSTANT_KAPPA, CONSTANT_R2 = 0.9, 0.95
 STICKY_KAPPA, STICKY_R2 = 0.3, 0.3
 
@@ -79,86 +81,75 @@ def _twins(sample: Sample, told: Sequence[str]) -> Iterator[Finding]:
     names = [n for n in sample.features if n not in sample.unique and n not in told
              and sample.sides[n].distinct > 1]
     asked, known = np.flatnonzero(sample.judged), np.flatnonzero(~sample.judged)
-    if len(names) < 2 or len(asked) < FEW or len(known) < FEW:
+    if len(names) < 2 or len(asked) < FEW or len(known) < NEAREST:
         return
-    rng = np.random.default_rng(0)
+    rng, sides = np.random.default_rng(0), [sample.sides[n] for n in names]
     asked = np.sort(rng.permutation(asked)[:QUERIES])
-    sides = [sample.sides[n] for n in names]
-    scaled = [None if s.numbers is None else np.where(
-        np.isnan(s.numbers), np.nan, ranked(s.numbers)) for s in sides]
-    nearest = known[nearest_rows(sides, scaled, asked, known, rng)]
-    matches = np.column_stack([_matches(s, r, asked, nearest)
-                               for s, r in zip(sides, scaled, strict=True)])
-    some = rng.permutation(sample.rows)
-    by_chance = np.array([_matches(s, r, some, np.roll(some, 1)).mean()
-                          for s, r in zip(sides, scaled, strict=True)])
-    weight = -np.log2(np.clip(by_chance, 1 / sample.rows, 1.0))
-    if not weight.sum():
+    hashes = row_hashes(sides, sample.rows)
+    known = known[np.unique(hashes[known], return_index=True)[1]]  # of equal rows the first
+    near, away = nearest_rows(places(sides, rng), asked, known)
+    apart = away > APART * away[:, -1:]
+    twins = ~apart[:, 0] & apart[:, -1]
+    first = apart.argmax(axis=1)  # the nearest row that is no twin
+    a, b, c = asked[twins], near[twins, 0], near[twins, first[twins]]
+    if len(a) < max(FEW, SHARE * len(asked)) or not told_by_twins(sample, a, b, c):
         return
-    twins = matches @ weight / weight.sum() >= ALIKE
-    if twins.sum() < max(FEW, SHARE * len(asked)) or not told_by_twins(
-            sample, asked, nearest, twins):
-        return
-    same = np.all([s.codes[asked] == s.codes[nearest] for s in sides], axis=0)
-    exact = bool(same[twins].mean() > 0.5)
-    fixed = [n for n, s in zip(names, sides, strict=True)
-             if (s.codes[asked[twins]] == s.codes[nearest[twins]]).all()]
-    telling = sum(w for n, w in zip(names, weight, strict=True) if n in fixed)
-    fix = f"data: {{key: {flow(names)}}}" if exact else by_group(fixed) if telling >= np.log2(
-        sample.total) else "name what the rows are of in a column, and split by: group on it"
-    yield Finding("duplicates" if exact else "near-duplicates", (), "block", (
-        f"{twins.mean():.1%} of the rows that judge have a{'n exact' if exact else ' near'} twin "
-        f"among those that train, with the same {sample.target!r}"),
-        {"share": round(float(twins.mean()), 4), "exact": round(float(same.mean()), 4),
+    exact = hashes[a] == hashes[b]
+    if exact.mean() > 0.5:
+        rule, kind, fix = "duplicates", "exact", f"data: {{key: {flow(names)}}}"
+    else:
+        rule, kind = "near-duplicates", "near"
+        fixed = [n for n, s in zip(names, sides, strict=True)
+                 if (s.codes[a] == s.codes[b]).mean() >= 0.98]
+        alike = row_hashes([sample.sides[n] for n in fixed], sample.rows)
+        named = len(np.unique(alike)) >= 0.3 * len(np.unique(hashes))
+        fix = by_group(fixed) if named else \
+            "name what the rows are of in a column, and split by: group on it"
+    yield Finding(rule, (), "block", (
+        f"{len(a) / len(asked):.1%} of the rows that judge have a twin ({kind}) among those that "
+        f"train, with the same {sample.target!r}"),
+        {"share": round(len(a) / len(asked), 4), "exact": round(float(exact.mean()), 4),
          "asked": len(asked), "rows": sample.rows}, fix)
 
 
-def _matches(side: Side, ranks: Floats | None, first: Ints, second: Ints) -> Bools:
-    """Which pairs of rows agree in a column."""
-    same = side.codes[first] == side.codes[second]
-    if ranks is None or side.distinct <= 2:
-        return np.asarray(same)
-    return np.asarray(same | (np.abs(ranks[first] - ranks[second]) <= CLOSE))
+def places(sides: list[Side], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Rows as points ``[n, d]``: numbers at their ranks, 0 to 2; each value of another column at
+    a random direction of its own (a hashed one-hot), so that two of them are about 1 apart."""
+    parts = []
+    for side in sides:
+        if side.numbers is not None and side.distinct > 2:
+            missing = np.isnan(side.numbers)
+            parts.append(np.column_stack(
+                [np.where(missing, 1.0, 2 * ranked(side.numbers)), missing]))
+        else:
+            ways = rng.normal(size=(side.distinct + 1, 4))
+            ways /= np.linalg.norm(ways, axis=1, keepdims=True) * np.sqrt(2)
+            parts.append(ways[side.codes])
+    return np.hstack(parts).astype(np.float32)
 
 
 def nearest_rows(
-    sides: list[Side], scaled: list[Floats | None], asked: Ints, known: Ints,
-    rng: np.random.Generator,
-) -> Ints:
-    """For each row asked the place in ``known`` of the nearest one.
-
-    Numbers lie at their ranks; each of another column's values at a random direction of its own
-    (a hashed one-hot), so that two of them are about 1 apart. One matrix product does the rest.
-    """
-    parts = []
-    for side, ranks in zip(sides, scaled, strict=True):
-        if ranks is not None and side.distinct > 2:
-            parts.append(np.column_stack([np.nan_to_num(ranks, nan=0.5) * 2, np.isnan(ranks)]))
-        else:
-            directions = rng.normal(size=(side.distinct + 1, 4))
-            directions /= np.linalg.norm(directions, axis=1, keepdims=True) * np.sqrt(2)
-            parts.append(directions[side.codes])
-    points = np.hstack(parts).astype(np.float32)
+    points: npt.NDArray[np.float32], asked: Ints, known: Ints
+) -> tuple[Ints, Floats]:
+    """The `NEAREST` rows of ``known`` to each one asked, nearest first, and their distances."""
     base = points[known]
-    size = (base**2).sum(axis=1) / 2
-    found = [(points[asked[i:i + 128]] @ base.T - size).argmax(axis=1)
-             for i in range(0, len(asked), 128)]
-    return np.asarray(np.concatenate(found))
+    size, found = (base**2).sum(axis=1) / 2, []
+    for i in range(0, len(asked), 128):  # one matrix product a block
+        away = size - points[asked[i:i + 128]] @ base.T
+        found.append(np.argpartition(away, NEAREST - 1, axis=1)[:, :NEAREST])
+    near = known[np.concatenate(found)]
+    away = np.sqrt(((points[near] - points[asked][:, None]).astype(np.float64) ** 2).sum(axis=2))
+    order = away.argsort(axis=1, kind="stable")
+    return np.take_along_axis(near, order, axis=1), np.take_along_axis(away, order, axis=1)
 
 
-def told_by_twins(sample: Sample, asked: Ints, nearest: Ints, twins: Bools) -> bool:
-    """Whether twins have one target, and other nearest neighbours have not."""
+def told_by_twins(sample: Sample, rows: Ints, twins: Ints, others: Ints) -> bool:
+    """Whether rows have their twins' target, and not that of others near by."""
     if sample.numbers is not None:
-        spread = 2 * float(sample.numbers.var())
-        missed = (sample.numbers[asked] - sample.numbers[nearest]) ** 2
-        same = sample.numbers[asked] == sample.numbers[nearest]
-        rest_same = float(same[~twins].mean()) if (~twins).any() else 0.0
-        rest = 1 - float(missed[~twins].mean()) / spread if (~twins).any() else 0.0
-        copied = float(same[twins].mean()) >= 0.9 and rest_same <= 0.5
-        return copied or (1 - float(missed[twins].mean()) / spread >= 0.999 and rest <= 0.97)
-    a, b = sample.labels[asked], sample.labels[nearest]
-    usual = np.bincount(sample.labels).argmax()
-    if (a[twins] != usual).sum() < FEW // 2:
+        y = sample.numbers
+        return bool((y[rows] == y[twins]).mean() >= 0.9 and (y[rows] == y[others]).mean() <= 0.3)
+    labels = sample.labels
+    if (labels[rows] != np.bincount(labels).argmax()).sum() < FEW // 2:
         return False
-    rest = kappa(a[~twins], b[~twins]) if (~twins).sum() >= FEW else 0.0
-    return kappa(a[twins], b[twins]) >= 0.98 and rest <= 0.85
+    return kappa(labels[rows], labels[twins]) >= TWIN_KAPPA and \
+        kappa(labels[rows], labels[others]) <= OTHER_KAPPA

@@ -191,7 +191,8 @@ def same_gaps(table: pa.Table, names: Sequence[str], missing: Bools) -> tuple[st
 def spelling(column: pa.ChunkedArray, classes: Sequence[str]) -> dict[str, Side]:
     """What a text is made of, each as a column: its ends, its length, its last number, and which
     label (of three letters or more) stands in it."""
-    found = {f"first {k} characters": pc.utf8_slice_codeunits(column, 0, k) for k in (1, 2, 3)}
+    found = {how: pc.utf8_slice_codeunits(column, 0, k) for k, how in (
+        (1, "first character"), (2, "first two characters"), (3, "first three characters"))}
     found["last character"] = pc.utf8_slice_codeunits(column, -1)
     found["length"] = pc.utf8_length(column)
     last = pc.struct_field(pc.extract_regex(column, r"(?P<n>\d{1,15})\D*$"), "n")

@@ -100,14 +100,14 @@ def again(
     frame: pd.DataFrame, share: float, rng: np.random.Generator, jitter: float = 0.0,
     target: str = "",
 ) -> pd.DataFrame:
-    """The table with a share of its rows a second time, in any order, their numbers moved by
-    ``jitter`` (but the target)."""
+    """The table with a share of its rows a second time, in any order, their numbers (but the
+    target) moved by ``jitter`` standard deviations."""
     copies = frame.sample(round(share * len(frame)), random_state=int(rng.integers(2**31)))
     if jitter:
         copies = copies.copy()
         for name in copies.columns:
             if name != target and copies[name].dtype.kind in "if" and copies[name].nunique() > 20:
-                moved = copies[name] * (1 + jitter * rng.normal(size=len(copies)))
+                moved = copies[name] + jitter * frame[name].std() * rng.normal(size=len(copies))
                 copies[name] = moved.round(0 if copies[name].dtype.kind == "i" else 4).astype(
                     copies[name].dtype)
     both = pd.concat([frame, copies])
@@ -207,11 +207,11 @@ def repeated(f: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def augmented(f: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    return again(f, 0.2, rng, 0.005, "median_house_value")
+    return again(f, 0.2, rng, 0.01, "median_house_value")
 
 
 def augmented_classes(f: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    return again(f, 0.3, rng, 0.01)
+    return again(f, 0.3, rng, 0.01, "Y")
 
 
 def visits(f: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
