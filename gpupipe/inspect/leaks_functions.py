@@ -78,10 +78,9 @@ def _encodings(sample: Sample, inputs: dict[str, Side]) -> Iterator[Finding]:
         if level is not None:
             of = "its own values" if level == name else repr(level)
             yield Finding("target-encoding", (name,), "block", (
-                f"{name!r} is the mean of {sample.target!r} by {of}, rows that judge included"),
-                {"levels": sample.sides[level].distinct, "rows": sample.rows},
-                f"{drop(name)}, and features: [..., target_encode: {{columns: [...]}}], which "
-                "learns within each fold")
+                f"{name!r} is the mean of {sample.target!r} by {of}, rows that judge included: "
+                "the step target_encode learns it within each fold"),
+                {"levels": sample.sides[level].distinct, "rows": sample.rows}, drop(name))
             continue
         best = max(groups, key=lambda g: inside[g][i], default=None)
         if best is not None and inside[best][i] >= 0.999:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gpupipe.inspect.findings import Finding
 from gpupipe.inspect.leaks_columns import names_entities
 from gpupipe.inspect.leaks_power import class_shares, crossed, kappa
-from gpupipe.inspect.leaks_sample import Bools, Ints, Sample, ranked
+from gpupipe.inspect.leaks_sample import Ints, Sample, ranked
 from gpupipe.inspect.relations import Floats, Side, row_hashes
 from gpupipe.inspect.text import by_group, flow
 
@@ -23,6 +23,7 @@ QUERIES = 1_000
 """So many rows that judge are held against all rows that train."""
 NEAREST, APART = 8, 0.2
 """A twin is nearer than this share of the distance to the eighth nearest kind of row."""
+TILE = 64
 SHARE, FEW = 0.02, 20
 """Twins are reported from this share of the rows that judge, and this many, on."""
 TWIN_KAPPA, OTHER_KAPPA = 0.93, 0.6
@@ -95,37 +96,45 @@ def _twins(sample: Sample, told: Sequence[str]) -> Iterator[Finding]:
     if len(a) < max(FEW, SHARE * len(asked)) or not told_by_twins(sample, a, b, c):
         return
     exact = hashes[a] == hashes[b]
-    if exact.mean() > 0.5:
-        rule, kind, fix = "duplicates", "exact", f"data: {{key: {flow(names)}}}"
-    else:
-        rule, kind = "near-duplicates", "near"
+    rule, kind = "duplicates", "exact"
+    fix: str | None = f"data: {{key: {flow(names)}}}"
+    if exact.mean() <= 0.5:
+        rule, kind, fix = "near-duplicates", "near", None
         fixed = [n for n, s in zip(names, sides, strict=True)
                  if (s.codes[a] == s.codes[b]).mean() >= 0.98]
         alike = row_hashes([sample.sides[n] for n in fixed], sample.rows)
-        named = len(np.unique(alike)) >= 0.3 * len(np.unique(hashes))
-        fix = by_group(fixed) if named else \
-            "name what the rows are of in a column, and split by: group on it"
-    yield Finding(rule, (), "block", (
-        f"{len(a) / len(asked):.1%} of the rows that judge have a twin ({kind}) among those that "
-        f"train, with the same {sample.target!r}"),
-        {"share": round(len(a) / len(asked), 4), "exact": round(float(exact.mean()), 4),
-         "asked": len(asked), "rows": sample.rows}, fix)
+        if len(np.unique(alike)) >= 0.3 * len(np.unique(hashes)):
+            fix = by_group(fixed)
+    text = (f"{len(a) / len(asked):.1%} of the rows that judge have a twin ({kind}) among those "
+            f"that train, with the same {sample.target!r}")
+    if fix is None:
+        text += ": give twins a column in common, and split by: group on it"
+    yield Finding(rule, (), "block", text, {
+        "share": round(len(a) / len(asked), 4), "exact": round(float(exact.mean()), 4),
+        "asked": len(asked), "rows": sample.rows}, fix)
 
 
 def places(sides: list[Side], rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Rows as points ``[n, d]``: numbers at their ranks, 0 to 2; each value of another column at
-    a random direction of its own (a hashed one-hot), so that two of them are about 1 apart."""
-    parts = []
+    a random direction of its own (a hashed one-hot), so that two of them are about 1 apart.
+
+    Coordinates are whole numbers, small enough for every distance to be one below 2^24: then
+    float32 adds up exactly, in any order.
+    """
+    parts, reach = [], 0.0
     for side in sides:
         if side.numbers is not None and side.distinct > 2:
             missing = np.isnan(side.numbers)
             parts.append(np.column_stack(
                 [np.where(missing, 1.0, 2 * ranked(side.numbers)), missing]))
+            reach += 5.0
         else:
             ways = rng.normal(size=(side.distinct + 1, 4))
             ways /= np.linalg.norm(ways, axis=1, keepdims=True) * np.sqrt(2)
             parts.append(ways[side.codes])
-    return np.hstack(parts).astype(np.float32)
+            reach += 0.5
+    scale = max(1.0, np.floor(np.sqrt(2.0**21 / reach)))
+    return np.rint(np.hstack(parts) * scale).astype(np.float32)
 
 
 def nearest_rows(
@@ -133,14 +142,28 @@ def nearest_rows(
 ) -> tuple[Ints, Floats]:
     """The `NEAREST` rows of ``known`` to each one asked, nearest first, and their distances."""
     base = points[known]
-    size, found = (base**2).sum(axis=1) / 2, []
-    for i in range(0, len(asked), 128):  # one matrix product a block
-        away = size - points[asked[i:i + 128]] @ base.T
-        found.append(np.argpartition(away, NEAREST - 1, axis=1)[:, :NEAREST])
+    size, found = (base**2).sum(axis=1), []
+    padding = np.full(-len(known) % TILE, np.inf, np.float32)
+    for i in range(0, len(asked), 64):  # one matrix product a block
+        away = np.hstack([size - 2 * (points[asked[i:i + 64]] @ base.T),
+                          np.broadcast_to(padding, (len(asked[i:i + 64]), len(padding)))])
+        # The nearest rows lie in the tiles of which the nearest rows are nearest.
+        tiles = away.reshape(len(away), -1, TILE)
+        some = _least(tiles.min(axis=2))
+        inside = np.take_along_axis(tiles, some[:, :, None], axis=1).reshape(len(away), -1)
+        place = (some[:, :, None] * TILE + np.arange(TILE)).reshape(len(away), -1)
+        found.append(np.take_along_axis(place, _least(inside), axis=1))
     near = known[np.concatenate(found)]
     away = np.sqrt(((points[near] - points[asked][:, None]).astype(np.float64) ** 2).sum(axis=2))
     order = away.argsort(axis=1, kind="stable")
     return np.take_along_axis(near, order, axis=1), np.take_along_axis(away, order, axis=1)
+
+
+def _least(values: npt.NDArray[np.float32]) -> Ints:
+    """The places of the `NEAREST` least values of each row."""
+    if values.shape[1] <= NEAREST:
+        return np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    return np.argpartition(values, NEAREST - 1, axis=1)[:, :NEAREST]
 
 
 def told_by_twins(sample: Sample, rows: Ints, twins: Ints, others: Ints) -> bool:

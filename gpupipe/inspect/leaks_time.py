@@ -14,6 +14,8 @@ from gpupipe.inspect.relations import Side
 from gpupipe.inspect.text import by_time, drop
 
 SURE, SURE_KAPPA = 0.95, 0.9
+LONGEST = 20
+"""A gap proposed is at most this part of the rows."""
 STICKY = 0.5
 """R squared or kappa of neighbours in time that is worth a warning."""
 UNITS = ((604_800_000_000, "w"), (86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"),
@@ -65,7 +67,7 @@ def _memory(sample: Sample, side: Side, shared: float, stamps: bool) -> str:
     known = np.flatnonzero(~np.isnan(side.numbers))
     order = known[np.argsort(side.numbers[known], kind="stable")]
     lag, apart = 1, 0.0
-    while lag < len(order) // 4:
+    while lag < len(order) // LONGEST:
         left, right = order[:-lag], order[lag:]
         apart = float(np.median(side.numbers[right] - side.numbers[left]))
         if sample.numbers is None:
