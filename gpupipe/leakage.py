@@ -55,7 +55,7 @@ def _sample(ready: Prepared) -> Sample:
     judging = split.holdout or (split.folds[-1].valid if split.folds else split.train[-1:])
     by_time, by_group = split.by == "time", split.by == "group"
     return sample_of(
-        read_rows(dataset, rows), rows, dataset.rows,
+        read_rows(dataset, rows, ready.reader.engine.workers), rows, dataset.rows,
         dtypes={f.name: f.dtype for f in dataset.schema},
         features=ready.candidates[0].graph.raw, target=config.data.target,
         y=np.concatenate(y), classes=ready.target.classes, bucket=np.concatenate(bucket),

@@ -9,6 +9,7 @@ seed alone, never from how the table is cut into parts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,11 +18,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpupipe.data.dataset import Dataset
+from gpupipe.data.dataset import Dataset, Part
 from gpupipe.inspect.columns import plain_table
 from gpupipe.inspect.relations import Codes, Floats, Side
 
 BLOCKS = 64
+BATCH = 16_384
 CELLS = 4_000_000
 """At most so many values are looked at; a table of many columns is sampled more thinly."""
 
@@ -130,20 +132,29 @@ def chosen_rows(total: int, wanted: int, seed: int) -> Ints:
     return np.asarray((starts[:, None] + np.arange(length)).ravel())
 
 
-def read_rows(dataset: Dataset, rows: Ints) -> pa.Table:
+def read_rows(dataset: Dataset, rows: Ints, threads: int = 1) -> pa.Table:
     """The table of these rows (ascending numbers); parts that hold none are not read."""
-    found, start = [], 0
-    for part in dataset.parts:
-        here = rows[(rows >= start) & (rows < start + part.rows)] - start
-        start += part.rows
-        offset = 0
-        for table in part.stream(dataset.schema.names, 131_072) if len(here) else ():
+    names = dataset.schema.names
+
+    def of_part(job: tuple[Part, Ints]) -> list[pa.Table]:
+        (part, here), found, offset = job, [], 0
+        for table in part.stream(names, BATCH):
             mine = here[(here >= offset) & (here < offset + table.num_rows)] - offset
             offset += table.num_rows
             if len(mine):
                 found.append(plain_table(table.take(pa.array(mine))))
             if offset > here[-1]:
                 break
+        return found
+
+    jobs, start = [], 0
+    for part in dataset.parts:
+        here = rows[(rows >= start) & (rows < start + part.rows)] - start
+        start += part.rows
+        if len(here):
+            jobs.append((part, here))
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        found = [table for tables in pool.map(of_part, jobs) for table in tables]
     if not found:
         return plain_table(dataset.schema.to_arrow().empty_table())
     return pa.concat_tables(found).combine_chunks()
