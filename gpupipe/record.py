@@ -109,9 +109,14 @@ def manifest_of(
         "seed": trained.config.seed, "git_commit": git_commit(trained.config.base),
         "versions": versions(), "platform": platform.platform(),
         "notes": [*dataset.notes, *trained.notes],
+<<<<<<< HEAD
         "model": {"kind": innermost(trained.final).kind, "params": trained.params,
                   "rounds": trained.final.rounds},
         "search": None if trained.chosen is None else trained.chosen.to_json(),
+=======
+        "leaks": {"check": trained.config.leaks.check,
+                  "findings": [f.to_json() for f in trained.findings]},
+>>>>>>> e98ccfaaf8f1e46a465b5d3280bf900a932e2d12
     }
 
 
@@ -147,6 +152,8 @@ def report_of(
         "scans": scans_of(outcome.candidate.graph, dataset.rows),
         "versions": manifest["versions"], "seed": config.seed, **trained.finished.to_json(),
     }
+    if trained.config.leaks.check != "off":
+        data["leaks"] = manifest["leaks"]["findings"]
     if headline(metrics):
         data["curves"] = pictures(trained)
     if dataset.quarantine.count:

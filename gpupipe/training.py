@@ -27,6 +27,8 @@ from gpupipe.engine.memory import MIB, Layout
 from gpupipe.errors import EnvironmentFault
 from gpupipe.fingerprint import fingerprint
 from gpupipe.folds import Trainer, predicted, rounds_of
+from gpupipe.inspect.findings import Finding
+from gpupipe.leakage import checked
 from gpupipe.matrices import Source
 from gpupipe.models import FittedModel, Training
 from gpupipe.models.wrappers import Picked
@@ -88,10 +90,15 @@ class Trained:
     fingerprint: dict[str, str]
     layout: Layout
     checkpoints: Checkpoints
+<<<<<<< HEAD
     chosen: Chosen | None = None
     """What a search found; None where there was none."""
     finished: Finished = field(default_factory=Finished)
     """What was made of the predictions: calibration, threshold, intervals."""
+=======
+    findings: Sequence[Finding] = ()
+    """What the leak linter found."""
+>>>>>>> e98ccfaaf8f1e46a465b5d3280bf900a932e2d12
 
     @property
     def model(self) -> Outcome:
@@ -153,6 +160,8 @@ def train(
     searching = config.tune.wanted or config.ensemble.kind in ("blend", "stack")
     ready = prepare(config, dataset, engine, progress=progress, baselines=baselines,
                     timings=timings, checkpoints=checkpoints)
+    with timings.stage("look for leaks"):
+        findings = checked(ready)
     with timings.stage("learn the steps", dataset.rows):
         # Of a search the steps of all its families learn with the others: in the same scans.
         fitted, knowledge = learn(
@@ -166,7 +175,8 @@ def train(
     if not layout.keep:
         ready.reader.keep_only(())
     trained = Trained(config, dataset, ready.profile, ready.split, ready.target, ready.rowed,
-                      knowledge, {}, ready.notes, timings, learned, layout, ready.checkpoints)
+                      knowledge, {}, ready.notes, timings, learned, layout, ready.checkpoints,
+                      findings=findings)
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
         bench = _bench(trained, Path(folder))
         if searching:

@@ -34,9 +34,14 @@ from gpupipe.engine.choose import Choice, choose
 from gpupipe.engine.machine import peak_memory
 from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.evaluate.report import render_report
+<<<<<<< HEAD
 from gpupipe.honesty import side_by_side
 from gpupipe.judging import headline, judge, slices
 from gpupipe.looks import look
+=======
+from gpupipe.judging import headline, judge, read_column, slices
+from gpupipe.leakage import lint
+>>>>>>> e98ccfaaf8f1e46a465b5d3280bf900a932e2d12
 from gpupipe.models import load_ahead
 from gpupipe.plan import Plan, make_plan, plan_of
 from gpupipe.prepare import prepare
@@ -198,8 +203,11 @@ def plan(config: PipelineConfig, *, progress: Any = None, cache: Path | None = N
     return plan_of(ready, choice)
 
 
-def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str]]:
-    """What does not fit, or is worth a look, before anything is trained."""
+def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, Any]]:
+    """What does not fit, or is worth a look, before anything is trained.
+
+    What the leak linter found has ``blocks``: whether a run would stop at it.
+    """
     from gpupipe.inspect import inspect
 
     cache = Path("runs") / ".cache"
@@ -209,13 +217,17 @@ def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str
                     checkpoints=_checkpoints(cache, dataset))
     check_fits(ready.layout(len(ready.graphs[0].outputs), choice.processes))
     apart = {*dropped(config, dataset), *(config.data.key or ())}
-    found = [{"kind": "note", "message": n} for n in dataset.notes]
+    found: list[dict[str, Any]] = [{"kind": "note", "message": n} for n in dataset.notes]
     for remark in inspect(dataset, config.data.target, progress=progress).remarks:
-        if remark.kind in ("leak", "id", "constant", "duplicate"):
+        if remark.kind in ("id", "constant", "duplicate"):
             columns = set(getattr(remark, "columns", ()))
             if not (columns and columns <= apart):
                 found.append({"kind": remark.kind, "message": remark.text})
-    return found
+    stops = config.leaks.check == "block"
+    return found + [
+        {"kind": "leak", "message": f.text, **f.to_json(), "blocks": stops and f.blocks}
+        for f in lint(ready)
+    ]
 
 
 def show(folder: Path) -> dict[str, Any]:

@@ -189,10 +189,24 @@ def _set_aside(done: Mapping[str, Any]) -> str:
     return f"; {count:,} could not be read and were left out" if count else ""
 
 
-def findings(pipeline: Path, found: Sequence[Any]) -> None:
+def findings(pipeline: Path, found: Sequence[Mapping[str, Any]]) -> None:
+    """What `check` found, and whether a run would stop."""
     for finding in found:
-        say(f"- {finding.get('message', finding) if isinstance(finding, Mapping) else finding}")
-    say(f"{pipeline}: {'worth a look' if found else 'nothing to mend'}; it can run")
+        if finding["kind"] != "leak":
+            say(f"- {finding['message']}")
+            continue
+        state = "acknowledged" if finding["acknowledged"] else finding["severity"]
+        say(f"- {finding['name']} ({state}): {finding['message']}",
+            "bold red" if finding["blocks"] else "")
+        if finding["fix"] and not finding["acknowledged"]:
+            say(f"  fix: {finding['fix']}")
+    stops = [f["name"] for f in found if f.get("blocks")]
+    if stops:
+        named = ", ".join(f'"{name}"' for name in stops)
+        say(f"{pipeline}: the target leaks, and a run would stop. Mend it as above, or let it "
+            f"pass: leaks: {{acknowledged: [{named}]}}", "bold red")
+    else:
+        say(f"{pipeline}: {'worth a look' if found else 'nothing to mend'}; it can run")
 
 
 def certificate(found: Certificate, page: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from gpupipe.config.check import Misfit
-from gpupipe.config.section import ColumnNames, Section, Texts
+from gpupipe.config.section import Section, Texts
 
 
 class TuneConfig(Section):
@@ -127,7 +127,11 @@ class SelectConfig(Section):
 class LeaksConfig(Section):
     """What to do about columns and splits that give the target away."""
 
-    check: bool = True
-    """Whether a suspected leak stops a run."""
-    acknowledged: ColumnNames = []
-    """Findings to let pass, by name: a column's, or the finding's own."""
+    check: Literal["block", "warn", "off"] = "block"
+    """block: a finding that is nearly certain stops `run` and `check` (exit code 4); warn: it is
+    listed; off: nothing is looked at."""
+    acknowledged: Texts = []
+    """Findings to let pass, by name, such as `target-sum:total+tip`; a column's name lets pass
+    what is found about it alone."""
+    rows: Annotated[int, Field(ge=1_000)] = 50_000
+    """Rows to look at, spread over the table."""

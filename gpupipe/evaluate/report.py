@@ -203,6 +203,7 @@ class Report(TypedDict, total=False):
     importances: list[Importance]
     slices: list[Slices]
     model: Model
+    leaks: list[dict[str, Any]]  # the linter's findings, `Finding.to_json()`
     features: list[Features]
     scans: list[Scan]
     learning_curve: Learning
