@@ -26,6 +26,7 @@ from gpupipe.rows import (
     split_columns,
     split_rows,
 )
+from gpupipe.select import selecting, selector_of
 from gpupipe.steps import Feature, Step, Target
 from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import Profile, take_profile
@@ -86,6 +87,7 @@ def prepare(
     """Check the pipeline against its data, profile it, split it and bind its features."""
     timings = timings or Timings()
     model = _model(config, config.model.kind, config.model.params)
+    selector_of(config)  # what is wrong there is told before any work
     own_steps = steps_of(config)
     check_columns(config, dataset)
     group, moment = split_columns(config)
@@ -107,8 +109,8 @@ def prepare(
         split, rows = split_rows(config, profile, target)
     engine.pin(rows)
     features = raw_features(config, dataset)
-    candidates = [Candidate("model", model, _graph(config, own_steps, features, profile, model,
-                                                   target))]
+    graph = _graph(config, own_steps, features, profile, model, target)
+    candidates = [Candidate("model", selecting(config, model, graph), graph)]
     if own_steps is None:
         notes += default_notes(features, profile)
     for kind in config.evaluate.baselines if baselines else ():

@@ -26,6 +26,7 @@ from gpupipe.fingerprint import fingerprint
 from gpupipe.folds import Trainer, predicted, rounds_of
 from gpupipe.matrices import Source
 from gpupipe.models import FittedModel, Training
+from gpupipe.models.selected import FittedSelected, Selection
 from gpupipe.prepare import Candidate, prepare
 from gpupipe.steps import Target
 from gpupipe.steps.graph import Fitted, feature_names
@@ -48,6 +49,7 @@ class Outcome:
     views : what its steps learned: for the final model, then by fold.
     holdout, oof : predictions in row order for the rows of `Trained.holdout_rows` and
         `Trained.oof_rows`; None where there is no such part.
+    selections : the features that each fold chose; empty where none were chosen.
     """
 
     candidate: Candidate
@@ -57,6 +59,7 @@ class Outcome:
     oof: np.ndarray | None
     curves: list[dict[str, Any]]
     rounds: int | None
+    selections: tuple[Selection, ...] = ()
 
     @property
     def fitted(self) -> Fitted:
@@ -219,6 +222,7 @@ def _train_all(
                 predicted(model, unseen) if model and unseen and split.holdout else None,
                 None if number is None else trainer.out_of_fold(number, folds[c], rounds[c]),
                 [curve for curve in curves[c] if curve], rounds[c],
+                tuple(m.selection for m, _ in folds[c] if isinstance(m, FittedSelected)),
             )
     if trainer.reused:
         trained.notes.append(f"{trainer.reused} of {total} models were trained by an earlier run "

@@ -138,6 +138,7 @@ def _finished(
         "cross_validation" if metrics else "nothing",
         "timings": manifest["timings"], "plan": planned.to_json(),
         "peak_memory_bytes": manifest["peak_memory_bytes"], "notes": manifest["notes"],
+        "selection": manifest["selection"],
     })
 
 

@@ -65,6 +65,8 @@ def _value(measured: Any) -> Any:
 def result(done: Any) -> None:
     """A finished run."""
     metrics(done.to_json())
+    if done.summary.get("selection"):
+        say(_selected(done.summary["selection"]))
     notes(done.summary["notes"])
     say(f"report  {done.report}")
     say(f"bundle  {done.bundle}")
@@ -109,7 +111,28 @@ def run(shown: Mapping[str, Any]) -> None:
         if value is not None:
             say(f"{name:<8}{value}")
     notes(manifest["notes"])
+    if manifest.get("selection"):
+        selection(manifest["selection"])
     table(["stage", "seconds"], [[k, v] for k, v in manifest["timings"].items()])
+
+
+def selection(found: Mapping[str, Any]) -> None:
+    """How often each feature was chosen, and what each method did."""
+    say(_selected(found))
+    total = found["trainings"]
+    table(["feature", "folds", "", "final model"],
+          [[f["name"], f"{f['folds']} of {total}", "█" * round(20 * (f["share"] or 0)),
+            {True: "kept", False: "dropped", None: ""}[f["final"]]] for f in found["features"]])
+    table(["method", "in", "out", "seconds"],
+          [[m["method"], m["in"], m["out"], m["seconds"]] for m in found["methods"]])
+
+
+def _selected(found: Mapping[str, Any]) -> str:
+    """A selection in one line."""
+    stable = found["stability"]["value"]
+    over = "" if stable is None else f", stability {stable:.3g} over {found['trainings']} folds"
+    return (f"{found['out']} of {found['in']} features chosen{over}; "
+            f"choosing took {found['seconds']:.1f} s in all")
 
 
 def judged(found: Mapping[str, Any]) -> None:

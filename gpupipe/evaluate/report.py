@@ -195,6 +195,7 @@ class Report(TypedDict, total=False):
     model: Model
     features: list[Features]
     scans: list[Scan]
+    selection: dict[str, Any]  # from `select.summary`
     learning_curve: Learning
     versions: dict[str, str]
     seed: int

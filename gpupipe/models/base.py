@@ -62,6 +62,10 @@ class Matrix:
     weight : float64 ``[n]`` or None.
     names : of the features, ``[features]``.
     categorical : which features are unordered codes, ``[features]``.
+    origins : of each feature the one that it is part of (a one-hot's levels are parts of one)
+        and the source column, ``[features]``; empty where that is not known.
+    bucket : the split's bucket of each row, ``[n]``: rows of one bucket belong together (by
+        group, in time). None where that is not known.
     """
 
     chunks: Iterable[Array]
@@ -69,6 +73,8 @@ class Matrix:
     weight: Array | None
     names: tuple[str, ...]
     categorical: tuple[bool, ...]
+    origins: tuple[tuple[str, str], ...] = ()
+    bucket: Array | None = None
 
     @property
     def rows(self) -> int:
@@ -84,6 +90,7 @@ class Matrix:
             self, chunks=tuple(taken),
             target=self.target[::step],
             weight=None if self.weight is None else self.weight[::step],
+            bucket=None if self.bucket is None else self.bucket[::step],
         )
 
 

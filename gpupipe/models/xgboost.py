@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -247,6 +247,15 @@ class FittedXGBoost:
             chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False
         )
         return _probabilities(scores)
+
+    def contributions(self, chunk: Array, categorical: Sequence[bool]) -> Array:
+        """SHAP values of the margin: float32 ``[n, features + 1]``, the last one its base value;
+        ``[n, classes, features + 1]`` for a multiclass target."""
+        data = library().DMatrix(
+            chunk, feature_types=["c" if c else "q" for c in categorical],
+            enable_categorical=True,
+        )
+        return self.booster.predict(data, pred_contribs=True, iteration_range=(0, self.rounds or 0))
 
     def importances(self) -> list[tuple[str, float]]:
         gain = self.booster.get_score(importance_type="total_gain")

@@ -276,6 +276,19 @@ def feature_names(graph: Graph, fitted: Fitted) -> list[tuple[str, bool]]:
     return again
 
 
+def origins(graph: Graph, fitted: Fitted) -> tuple[tuple[str, str], ...]:
+    """Of each column of the matrix, in order, the feature that it is part of and the source
+    column: the levels of a one-hot are parts of one feature."""
+    found: list[tuple[str, str]] = []
+    for node in graph.outputs:
+        wide = 1
+        if node.feature.dtype == "block":
+            assert node.made_by is not None
+            wide = len(fitted.params[node.made_by.key]["names"])
+        found += [(node.feature.name, node.raw)] * wide
+    return tuple(found)
+
+
 def matrix(graph: Graph, fitted: Fitted, batch: Batch) -> Any:
     """The model's features for one batch: a float32 array ``[n, features]``, NaN for missing."""
     xp = batch.fx.xp
