@@ -8,8 +8,9 @@ together and judged rows are the newest ones of a time split.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,8 @@ class Evidence:
     target: Target
     model: Model
     how: Training
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What was worked out of these rows already, for all who ask."""
 
     def of(self, units: Sequence[Unit]) -> Evidence:
         """The same rows, with fewer units to choose from."""

@@ -72,8 +72,8 @@ class Correlation(Method):
         x = evidence.host[:, [units[i].columns[0] for i in single]]
         size = np.abs(correlations(ranks(x) if self.kind == "spearman" else x))
         y = target_codes(evidence, BINS)
-        scores = np.array([mutual_information(unit_codes(evidence.host, u, BINS), y,
-                                              evidence.weight) for u in units])
+        scores = np.array([mutual_information(codes_of(evidence, u, BINS), y, evidence.weight)
+                           for u in units])
         keep = np.ones(len(units), bool)
         order = sorted(range(len(single)), key=lambda s: (-scores[single[s]], s))
         kept: list[int] = []
@@ -162,7 +162,7 @@ class MutualInformation(Method):
 
     def choose(self, evidence: Evidence) -> Verdict:
         y = target_codes(evidence, self.bins)
-        tables = [unit_codes(evidence.host, u, self.bins) for u in evidence.units]
+        tables = [codes_of(evidence, u, self.bins) for u in evidence.units]
         w = evidence.weight
         found = np.array([mutual_information(t, y, w) for t in tables])
         null = np.empty((self.shuffles, len(tables)))
@@ -198,13 +198,16 @@ def target_codes(evidence: Evidence, bins: int) -> np.ndarray:
     return y.astype(np.int64) if evidence.target.task != "regression" else binned(y, bins)
 
 
-def unit_codes(x: np.ndarray, unit: Unit, bins: int) -> np.ndarray:
-    """A unit as codes: one for each combination of its columns' bins."""
-    codes = np.zeros(len(x), np.int64)
-    for c in unit.columns:
-        own = compact(np.nan_to_num(x[:, c], nan=-1)) if unit.codes else binned(x[:, c], bins)
-        codes = compact(codes * (int(own.max()) + 1) + own)
-    return codes
+def codes_of(evidence: Evidence, unit: Unit, bins: int) -> np.ndarray:
+    """A unit as codes, int64 ``[n]``: one for each combination of its columns' bins."""
+    key = unit, bins
+    if key not in evidence.memo:
+        columns = [compact(np.nan_to_num(x, nan=-1)) if unit.codes else binned(x, bins)
+                   for x in evidence.host[:, list(unit.columns)].T]
+        evidence.memo[key] = columns[0] if len(columns) == 1 else np.unique(
+            np.stack(columns, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    found: np.ndarray = evidence.memo[key]
+    return found
 
 
 def compact(values: np.ndarray) -> np.ndarray:
