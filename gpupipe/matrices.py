@@ -18,7 +18,15 @@ from gpupipe.engine.arrays import to_host
 from gpupipe.engine.hashing import mix64
 from gpupipe.engine.machine import release_memory
 from gpupipe.models import FittedModel, Matrix
-from gpupipe.steps.graph import Batch, Fitted, Graph, feature_names, matrix, origins
+from gpupipe.steps.graph import (
+    Batch,
+    Fitted,
+    Graph,
+    feature_names,
+    feature_origins,
+    feature_parts,
+    matrix,
+)
 from gpupipe.steps.scan import Rowed
 
 
@@ -127,7 +135,8 @@ class _Wanted:
         names = feature_names(self.ask.graph, self.ask.fitted)
         return Matrix(self if chunks is None else tuple(chunks), target, weight,
                       tuple(n for n, _ in names), tuple(k for _, k in names),
-                      origins(self.ask.graph, self.ask.fitted), bucket)
+                      feature_origins(self.ask.graph, self.ask.fitted),
+                      feature_parts(self.ask.graph, self.ask.fitted), bucket)
 
 
 @dataclass(frozen=True)

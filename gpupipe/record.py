@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.data.dataset import Dataset
 from gpupipe.describe import column_of
 from gpupipe.judging import headline, pictures
-from gpupipe.models import FittedModel
 from gpupipe.models.selected import FittedSelected, inner_of
-from gpupipe.select import summary
+from gpupipe.select import pruned, summary
 from gpupipe.stats.quantiles import Extremes, Histogram
-from gpupipe.steps.graph import Graph, feature_names, origins
+from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import MOMENTS
 from gpupipe.training import Trained
 
@@ -64,36 +62,19 @@ def contents_of(trained: Trained) -> Contents:
         "split": trained.split.to_json(), "seed": config.seed, "versions": versions(),
         "data": {"fingerprint": trained.dataset.fingerprint, "rows": trained.dataset.rows},
     }
-    graph, model = scored(trained)
+    graph, model = pruned(outcome.candidate.graph, outcome.fitted, trained.final)
     schema = trained.dataset.schema.select(
         [f.name for f in trained.dataset.schema if f.name in set(graph.raw)]
     )
     return Contents(info, schema, graph, outcome.fitted, model)
 
 
-def scored(trained: Trained) -> tuple[Graph, FittedModel]:
-    """What scoring needs: the features that reach the model, and the model.
-
-    Of features that were not chosen neither steps nor source columns are needed. Where two
-    features' names collided (a one-hot's ``.1``), all stay, so that they keep their names.
-    """
-    outcome, model = trained.model, trained.final
-    graph = outcome.candidate.graph
-    if not isinstance(model, FittedSelected):
-        return graph, model
-    parts = origins(graph, outcome.fitted)
-    chosen = {parts[c][0] for c in model.selection.columns}
-    pruned = replace(graph, outputs=tuple(n for n in graph.outputs if n.feature.name in chosen))
-    names = [name for name, _ in feature_names(pruned, outcome.fitted)]
-    if names == [model.names[c] for c in model.selection.columns]:
-        return pruned, model.inner
-    return graph, model.without_log()
-
-
 def states_of(trained: Trained) -> dict[str, Any]:
     """The profile's states of the columns in use: ``{column: {statistic: {array: values}}}``."""
     found: dict[str, Any] = {}
-    for column in [*scored(trained)[0].raw, trained.config.data.target]:
+    outcome = trained.model
+    graph, _ = pruned(outcome.candidate.graph, outcome.fitted, trained.final)
+    for column in [*graph.raw, trained.config.data.target]:
         mine: dict[str, Any] = {}
         moments = trained.profile.of(column, MOMENTS)
         mine["moments"] = {"count": moments.count, "missing": moments.missing,
@@ -118,9 +99,7 @@ def manifest_of(
     trained: Trained, run_id: str, created: str, choice: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything that says how the run came about."""
-    dataset, final = trained.dataset, trained.model.final
-    found = summary(trained.model.selections,
-                    final.selection if isinstance(final, FittedSelected) else None)
+    dataset, final = trained.dataset, trained.final
     return {
         "run": run_id, "name": trained.config.name, "created": created,
         "config": dump_config(trained.config), "engine": choice,
@@ -132,7 +111,12 @@ def manifest_of(
         "fingerprint": trained.fingerprint,
         "seed": trained.config.seed, "git_commit": git_commit(trained.config.base),
         "versions": versions(), "platform": platform.platform(),
-        "notes": [*dataset.notes, *trained.notes], "selection": found,
+        "notes": [*dataset.notes, *trained.notes],
+        "model": {"kind": inner_of(final).kind, "params": trained.params,
+                  "rounds": final.rounds},
+        "selection": summary(trained.model.selections,
+                             final.selection if isinstance(final, FittedSelected) else None),
+        "search": None if trained.chosen is None else trained.chosen.to_json(),
     }
 
 
@@ -162,9 +146,7 @@ def report_of(
         "metrics": metrics, "slices": sliced,
         "importances": [{"feature": n, "gain": v, "share": v}
                         for n, v in trained.final.importances()],
-        "model": {"kind": inner_of(trained.final).kind, "params": getattr(
-            inner_of(outcome.candidate.model), "params", {}), "rounds": trained.final.rounds},
-        "selection": manifest["selection"],
+        "model": manifest["model"], "selection": manifest["selection"],
         "features": [{"step": s.name, "columns_in": list(i), "columns_out": list(o)}
                      for s, i, o in outcome.candidate.graph.stages if i or o],
         "scans": scans_of(outcome.candidate.graph, dataset.rows),

@@ -1,6 +1,15 @@
 """Model families: one file each, all behind `base.Model`."""
 
-from gpupipe.models import constant, linear, selected, xgboost
+from gpupipe.models import (
+    catboost,
+    constant,
+    ensemble,
+    forest,
+    lightgbm,
+    linear,
+    selected,
+    xgboost,
+)
 from gpupipe.models.base import (
     MODELS,
     FittedModel,
@@ -8,6 +17,8 @@ from gpupipe.models.base import (
     Model,
     OneOf,
     Range,
+    Space,
+    Task,
     Training,
     load_ahead,
     model_of,
@@ -15,5 +26,6 @@ from gpupipe.models.base import (
     restored,
 )
 
-__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Training", "constant",
-           "linear", "load_ahead", "model_of", "packed", "restored", "selected", "xgboost"]
+__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Space", "Task",
+           "Training", "catboost", "constant", "ensemble", "forest", "lightgbm", "linear",
+           "load_ahead", "model_of", "packed", "restored", "selected", "xgboost"]

@@ -6,6 +6,7 @@ To add a family, write a file with a class like those here and decorate it with
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -62,10 +63,11 @@ class Matrix:
     weight : float64 ``[n]`` or None.
     names : of the features, ``[features]``.
     categorical : which features are unordered codes, ``[features]``.
-    origins : of each feature the one that it is part of (a one-hot's levels are parts of one)
-        and the source column, ``[features]``; empty where that is not known.
-    bucket : the split's bucket of each row, ``[n]``: rows of one bucket belong together (by
-        group, in time). None where that is not known.
+    origins : the source columns that features were made of, ``[features]``, where they are known.
+    parts : the encoded feature that each one is part of, ``[features]``, where it is known: the
+        levels of a one-hot are parts of one.
+    bucket : the split's bucket of each row, ``[n]``, where it is known: rows of one bucket belong
+        together, by group or in time.
     """
 
     chunks: Iterable[Array]
@@ -73,7 +75,8 @@ class Matrix:
     weight: Array | None
     names: tuple[str, ...]
     categorical: tuple[bool, ...]
-    origins: tuple[tuple[str, str], ...] = ()
+    origins: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     bucket: Array | None = None
 
     @property
@@ -217,6 +220,12 @@ def model_of(kind: str, params: Mapping[str, Any]) -> Model:
         )
     model: Model = MODELS[kind](params)
     return model
+
+
+def installed(kind: str) -> bool:
+    """Whether the library is there that a family's training needs (its ``requires``)."""
+    library = getattr(MODELS[kind], "requires", None)
+    return library is None or importlib.util.find_spec(library) is not None
 
 
 LIBRARIES = threading.Lock()

@@ -227,6 +227,11 @@ def inner_of(model: Any) -> Any:
     return model.inner if isinstance(model, (Selected, FittedSelected)) else model
 
 
+def selections_of(folds: Iterable[tuple[FittedModel, Any]]) -> list[Selection]:
+    """The selections of folds' models; empty where none chose features."""
+    return [m.selection for m, _ in folds if isinstance(m, FittedSelected)]
+
+
 def columns_of(matrix: Matrix, columns: Sequence[int]) -> Matrix:
     """Some columns of a matrix; of one that is streamed, a stream."""
     return replace(
@@ -234,6 +239,7 @@ def columns_of(matrix: Matrix, columns: Sequence[int]) -> Matrix:
         names=tuple(matrix.names[c] for c in columns),
         categorical=tuple(matrix.categorical[c] for c in columns),
         origins=tuple(matrix.origins[c] for c in columns) if matrix.origins else (),
+        parts=tuple(matrix.parts[c] for c in columns) if matrix.parts else (),
     )
 
 

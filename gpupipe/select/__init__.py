@@ -2,8 +2,9 @@
 
 from gpupipe.select import boruta, filters, importance
 from gpupipe.select.base import METHODS, Method, Verdict, register
-from gpupipe.select.selector import Methods, selecting, selector_of
+from gpupipe.select.pruned import pruned
+from gpupipe.select.selector import SELECT, Methods, selecting, selector_of
 from gpupipe.select.stability import stability, summary
 
-__all__ = ["METHODS", "Method", "Methods", "Verdict", "boruta", "filters", "importance",
-           "register", "selecting", "selector_of", "stability", "summary"]
+__all__ = ["METHODS", "SELECT", "Method", "Methods", "Verdict", "boruta", "filters",
+           "importance", "pruned", "register", "selecting", "selector_of", "stability", "summary"]

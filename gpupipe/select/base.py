@@ -7,7 +7,7 @@ for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import erfc, sqrt
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 import numpy as np
 
 from gpupipe.config.section import Section
-from gpupipe.models.base import Space
+from gpupipe.models.base import Matrix, Space
 
 if TYPE_CHECKING:
     from gpupipe.select.evidence import Evidence
@@ -82,22 +82,18 @@ def register(name: str) -> Callable[[C], C]:
     return decorate
 
 
-def units_of(
-    names: Sequence[str], categorical: Sequence[bool], origins: Sequence[tuple[str, str]],
-    by_column: bool,
-) -> tuple[Unit, ...]:
+def units_of(matrix: Matrix, by_column: bool) -> tuple[Unit, ...]:
     """The units of a matrix's columns: its features, or its source columns if ``by_column``.
 
-    Where ``origins`` are not known, each column of the matrix is a unit.
+    Where it is not known what columns are parts of, each of them is a unit.
     """
-    known = origins or [(name, name) for name in names]
+    origins = matrix.origins or matrix.names
+    names = origins if by_column else matrix.parts or matrix.names
     columns: dict[str, list[int]] = {}
-    source: dict[str, str] = {}
-    for at, (feature, column) in enumerate(known):
-        name = column if by_column else feature
+    for at, name in enumerate(names):
         columns.setdefault(name, []).append(at)
-        source[name] = column
-    return tuple(Unit(name, source[name], tuple(at), len(at) == 1 and categorical[at[0]])
+    return tuple(Unit(name, origins[at[0]], tuple(at),
+                      len(at) == 1 and matrix.categorical[at[0]])
                  for name, at in columns.items())
 
 

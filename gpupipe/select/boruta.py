@@ -114,7 +114,7 @@ def with_shadows(
             at += len(unit.columns)
     names = [*rows.names, *(f"shadow {c} of {n}" for c in range(copies) for n in rows.names)]
     return replace(rows, chunks=(xp.concatenate(pieces, axis=1),), names=tuple(names),
-                   categorical=rows.categorical * (1 + copies))
+                   categorical=rows.categorical * (1 + copies), origins=())
 
 
 @dataclass

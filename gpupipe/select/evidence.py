@@ -47,6 +47,7 @@ class Evidence:
     matrix : at most so many rows as were asked for, in one chunk.
     low, high : the least and the greatest value of each column over all training rows, NaN
         where it has none; ``gaps``: the share of them that are missing.
+    fixed : the names of the units that stay, whatever is decided.
     """
 
     matrix: Matrix
@@ -54,6 +55,7 @@ class Evidence:
     high: np.ndarray
     gaps: np.ndarray
     units: tuple[Unit, ...]
+    fixed: frozenset[str]
     target: Target
     model: Model
     how: Training
@@ -113,7 +115,8 @@ class Evidence:
         return Matrix((xp.ascontiguousarray(x),), self.y[index],
                       None if m.weight is None else self.weight[index],
                       tuple(m.names[c] for c in columns),
-                      tuple(m.categorical[c] for c in columns))
+                      tuple(m.categorical[c] for c in columns),
+                      tuple(m.origins[c] for c in columns) if m.origins else ())
 
     def judged(
         self, learn: np.ndarray, judge: np.ndarray, units: Sequence[Unit] | None = None,
@@ -150,7 +153,8 @@ def mean_and_error(values: np.ndarray, weight: np.ndarray) -> tuple[float, float
 
 
 def gathered(
-    train: Matrix, units: tuple[Unit, ...], target: Target, model: Model, how: Training, rows: int,
+    train: Matrix, units: tuple[Unit, ...], fixed: frozenset[str], target: Target, model: Model,
+    how: Training, rows: int,
 ) -> Evidence:
     """The evidence of a training matrix: every so-manieth row, at most ``rows`` of them.
 
@@ -177,7 +181,7 @@ def gathered(
         weight=None if train.weight is None else train.weight[::step],
         bucket=None if train.bucket is None else train.bucket[::step],
     )
-    return Evidence(sample, low, high, gaps / max(row, 1), units, target, model, how)
+    return Evidence(sample, low, high, gaps / max(row, 1), units, fixed, target, model, how)
 
 
 def generator(how: Training, *turn: int) -> np.random.Generator:

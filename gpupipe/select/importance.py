@@ -102,13 +102,15 @@ class Recursive(Method):
         learn, judge = evidence.parts()
         steps: list[_Step] = []
         left = evidence.units
+        least_left = max(self.least, sum(u.name in evidence.fixed for u in left))
         while True:
             found = evidence.judged(learn, judge, left)
             steps.append(_Step(left, found.losses))
-            if len(left) <= self.least:
+            if len(left) <= least_left:
                 break
             size = importance(evidence, judge, left, found)
-            count = min(max(1, int(self.drop * len(left))), len(left) - self.least)
+            size[[u.name in evidence.fixed for u in left]] = np.inf
+            count = min(max(1, int(self.drop * len(left))), len(left) - least_left)
             least = set(np.argsort(size, kind="stable")[:count].tolist())
             left = tuple(u for i, u in enumerate(left) if i not in least)
         weight = evidence.weight[judge]
