@@ -34,14 +34,10 @@ from gpupipe.engine.choose import Choice, choose
 from gpupipe.engine.machine import peak_memory
 from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.evaluate.report import render_report
-<<<<<<< HEAD
 from gpupipe.honesty import side_by_side
 from gpupipe.judging import headline, judge, slices
-from gpupipe.looks import look
-=======
-from gpupipe.judging import headline, judge, read_column, slices
 from gpupipe.leakage import lint
->>>>>>> e98ccfaaf8f1e46a465b5d3280bf900a932e2d12
+from gpupipe.looks import look
 from gpupipe.models import load_ahead
 from gpupipe.plan import Plan, make_plan, plan_of
 from gpupipe.prepare import prepare
@@ -153,6 +149,7 @@ def _finished(
         **{part: metrics.get(part) for part in TRUST},
         "timings": manifest["timings"], "plan": planned.to_json(),
         "peak_memory_bytes": manifest["peak_memory_bytes"], "notes": manifest["notes"],
+        "selection": manifest["selection"],
     })
 
 

@@ -95,6 +95,8 @@ def result(done: Any) -> None:
     found = done.to_json()
     metrics(found)
     trust(found, board=len((found["leaderboard"] or {}).get("entries", ())) > 3)
+    if done.summary.get("selection"):
+        say(_selected(done.summary["selection"]))
     notes(done.summary["notes"])
     say(f"report  {done.report}")
     say(f"bundle  {done.bundle}")
@@ -141,6 +143,8 @@ def run(shown: Mapping[str, Any]) -> None:
         if value is not None:
             say(f"{name:<8}{value}")
     notes(manifest["notes"])
+    if manifest.get("selection"):
+        selection(manifest["selection"])
     table(["stage", "seconds"], [[k, v] for k, v in manifest["timings"].items()])
 
 
@@ -169,6 +173,24 @@ def compared(found: Mapping[str, Any], page: Path | None) -> None:
     say(found["sentence"], "bold")
     if page is not None:
         say(f"page    {page}")
+
+def selection(found: Mapping[str, Any]) -> None:
+    """How often each feature was chosen, and what each method did."""
+    say(_selected(found))
+    total = found["trainings"]
+    table(["feature", "folds", "", "final model"],
+          [[f["name"], f"{f['folds']} of {total}", "█" * round(20 * (f["share"] or 0)),
+            {True: "kept", False: "dropped", None: ""}[f["final"]]] for f in found["features"]])
+    table(["method", "in", "out", "seconds"],
+          [[m["method"], m["in"], m["out"], m["seconds"]] for m in found["methods"]])
+
+
+def _selected(found: Mapping[str, Any]) -> str:
+    """A selection in one line."""
+    stable = found["stability"]["value"]
+    over = "" if stable is None else f", stability {stable:.3g} over {found['trainings']} folds"
+    return (f"{found['out']} of {found['in']} features chosen{over}; "
+            f"choosing took {found['seconds']:.1f} s in all")
 
 
 def judged(found: Mapping[str, Any]) -> None:

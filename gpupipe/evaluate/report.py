@@ -206,6 +206,7 @@ class Report(TypedDict, total=False):
     leaks: list[dict[str, Any]]  # the linter's findings, `Finding.to_json()`
     features: list[Features]
     scans: list[Scan]
+    selection: dict[str, Any]  # from `select.summary`
     learning_curve: Learning
     versions: dict[str, str]
     seed: int

@@ -8,6 +8,7 @@ from gpupipe.models import (
     lightgbm,
     linear,
     quantiles,
+    selected,
     wrappers,
     xgboost,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "packed",
     "quantiles",
     "restored",
+    "selected",
     "wrappers",
     "xgboost",
 ]

@@ -214,6 +214,16 @@ class FittedTrees:
             chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False
         )
 
+    def contributions(self, chunk: Array, categorical: Sequence[bool]) -> Array:
+        """SHAP values of the margin: float32 ``[n, features + 1]``, the last one its base value;
+        ``[n, classes, features + 1]`` for a multiclass target."""
+        data = xgboost_library().DMatrix(
+            chunk, feature_types=["c" if c else "q" for c in categorical],
+            enable_categorical=True,
+        )
+        return self.booster.predict(data, pred_contribs=True,
+                                    iteration_range=(0, self.rounds or 0))
+
     def importances(self) -> list[tuple[str, float]]:
         gain = self.booster.get_score(importance_type="total_gain")
         named = [(name, float(gain.get(f"f{i}", 0.0))) for i, name in enumerate(self.names)]

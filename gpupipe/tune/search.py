@@ -25,6 +25,7 @@ from gpupipe.evaluate.metrics import Metric, choose
 from gpupipe.evaluate.scores import evaluate
 from gpupipe.folds import Judged, Trainer, predicted, rounds_of
 from gpupipe.models import model_of
+from gpupipe.models.selected import selections_of
 from gpupipe.prepare import Candidate, Prepared
 from gpupipe.steps.graph import Fitted
 from gpupipe.steps.passes import stage
@@ -299,6 +300,7 @@ class Search:
         curves = [m.curve for m, _ in folds]
         trial.rounds = rounds_of(mine.candidate, curves)
         trial.curves = [c for c in curves if c]
+        trial.selections = [s.to_json() for s in selections_of(folds)]
         trainer = self.trainer([mine.candidate], [mine.fitted])
         oof = trainer.out_of_fold(self.truth.fold, folds, trial.rounds)
         trial.oof = oof.astype(np.float32)
@@ -323,7 +325,7 @@ class Search:
 
     def _candidate(self, proposal: Proposal) -> Candidate:
         model = model_of(proposal.kind, proposal.params)
-        return Candidate("model", model, self.ready.binder.graph(model, proposal.features))
+        return self.ready.binder.candidate(model, proposal.features)
 
     def _fitted(self, candidate: Candidate) -> list[Fitted]:
         """What the steps learned, by view: from what is known already, as far as that goes."""
