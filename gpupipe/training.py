@@ -48,6 +48,7 @@ class Outcome:
     views : what its steps learned: for the final model, then by fold.
     holdout, oof : predictions in row order for the rows of `Trained.holdout_rows` and
         `Trained.oof_rows`; None where there is no such part.
+    models : those of the folds, which gave ``oof`` by their first ``rounds`` rounds.
     """
 
     candidate: Candidate
@@ -57,6 +58,7 @@ class Outcome:
     oof: np.ndarray | None
     curves: list[dict[str, Any]]
     rounds: int | None
+    models: Sequence[FittedModel] = ()
 
     @property
     def fitted(self) -> Fitted:
@@ -218,7 +220,7 @@ def _train_all(
                 candidate, fitted[c], model,
                 predicted(model, unseen) if model and unseen and split.holdout else None,
                 None if number is None else trainer.out_of_fold(number, folds[c], rounds[c]),
-                [curve for curve in curves[c] if curve], rounds[c],
+                [curve for curve in curves[c] if curve], rounds[c], [m for m, _ in folds[c]],
             )
     if trainer.reused:
         trained.notes.append(f"{trainer.reused} of {total} models were trained by an earlier run "

@@ -35,6 +35,7 @@ from gpupipe.engine.choose import Choice, choose
 from gpupipe.engine.machine import peak_memory
 from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.evaluate.report import render_report
+from gpupipe.explain import explain
 from gpupipe.judging import headline, judge, read_column, slices
 from gpupipe.models import load_ahead
 from gpupipe.plan import Plan, make_plan, plan_of
@@ -107,18 +108,20 @@ def _finished(
     with timings.stage("evaluate"):
         metrics = judge(trained)
         sliced = slices(trained)
+    contents = contents_of(trained)
+    with timings.stage("explain"):
+        explained = explain(trained, contents)
     now = dt.datetime.now(dt.UTC)
     with _new_run(runs, config, now) as (folder, run_id):
         manifest = manifest_of(trained, run_id, now.isoformat(timespec="seconds"),
                                choice.to_json())
         with timings.stage("bundle"):
-            contents = contents_of(trained)
             store.write(folder / "bundle", contents, states_of(trained),
                         golden_rows(Bundle(contents, folder), _first_rows(dataset)))
             _write_predictions(trained, folder / "predictions.parquet")
         with timings.stage("report"):
             there = trained.rowed.engine.performance(timings.stages)
-            page = render_report(report_of(trained, manifest, metrics, sliced,  # type: ignore[arg-type]
+            page = render_report(report_of(trained, manifest, metrics, sliced, explained,  # type: ignore[arg-type]
                                            [*planned.lines(), *performance.lines(there)]))
             (folder / "report.html").write_text(page, encoding="utf-8")
         manifest |= {"timings": {s["stage"]: s["seconds"] for s in timings.stages},
@@ -126,6 +129,8 @@ def _finished(
                      "peak_memory_bytes": peak_memory()}
         _write_json(folder / "manifest.json", manifest)
         _write_json(folder / "metrics.json", {**metrics, "slices": sliced})
+        if explained:
+            _write_json(folder / "explanations.json", explained)
         _write_json(folder / "config.json", dump_config(config))
     trained.checkpoints.prune()
     part = headline(metrics)

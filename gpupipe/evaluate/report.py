@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
+from gpupipe.evaluate.explain_page import explained
 from gpupipe.evaluate.figures import figures
 from gpupipe.evaluate.metrics import DEFAULT_METRICS, METRICS, Task
 from gpupipe.evaluate.svg import short, spark
@@ -192,6 +193,7 @@ class Report(TypedDict, total=False):
     curves: dict[str, Any]
     importances: list[Importance]
     slices: list[Slices]
+    explanations: dict[str, Any]
     model: Model
     features: list[Features]
     scans: list[Scan]
@@ -226,6 +228,7 @@ def view(data: Report) -> dict[str, Any]:
         "baselines": list(basis.get("baselines") or {}),
         "cv": (metrics.get("cross_validation") or {}).get("model") or {},
         "folds": _folds(data["task"], metrics.get("folds") or []),
+        "explained": explained(data.get("explanations")),
         "figures": figures(data.get("curves") or {}, data.get("learning_curve")),
         "confusion": _confusion((data.get("curves") or {}).get("confusion")),
         "columns": shown,

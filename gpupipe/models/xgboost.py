@@ -33,6 +33,7 @@ from gpupipe.models.base import (
     register,
 )
 from gpupipe.models.boosting import Patience, boost
+from gpupipe.models.contributions import Contributions, tree_contributions
 from gpupipe.models.cuda import device_of, is_full, no_room, require_device
 from gpupipe.models.ring import joined, ring
 from gpupipe.steps.base import Target
@@ -247,6 +248,15 @@ class FittedXGBoost:
             chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False
         )
         return _probabilities(scores)
+
+    def contributions(self, chunk: Array, rounds: int | None = None) -> Contributions:
+        """SHAP values, worked out where the chunk lies (see `contributions.Contributions`)."""
+        if device_of(chunk) != self.device:
+            self.device = device_of(chunk)
+            self.booster.set_param({"device": self.device})
+        kept = self.rounds or 0
+        return tree_contributions(library(), self.booster, chunk, self.task,
+                                  min(rounds or kept, kept))
 
     def importances(self) -> list[tuple[str, float]]:
         gain = self.booster.get_score(importance_type="total_gain")
