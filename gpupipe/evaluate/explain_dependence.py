@@ -128,8 +128,8 @@ def dependence(
     found: Json = {
         "column": column, "numeric": grid.numeric,
         "moments": pa.types.is_timestamp(table.schema.field(column).type),
-        "at": [float(v) for v in grid.at], "labels": grid.labels, "share": [round(s, 4) for s in grid.share],
-        "missing": grid.missing, "rows": table.num_rows,
+        "at": [float(v) for v in grid.at], "labels": grid.labels,
+        "share": [round(s, 4) for s in grid.share], "missing": grid.missing, "rows": table.num_rows,
     }
     if curves.ndim == 2:
         centred = curves - curves[:, :1]

@@ -21,7 +21,7 @@ from gpupipe.evaluate.explain_slices import biased_slices, worst_slices
 from gpupipe.evaluate.metrics import Task, choose
 from gpupipe.explain.rows import Judged, Pool, pool
 from gpupipe.explain.scorers import Scorer, codes_of, owners, scorer_of
-from gpupipe.models.contributions import Contributions, Unexplained
+from gpupipe.models.contributions import Contributions, Unexplained, affordable_rows
 from gpupipe.training import Trained
 
 SLICED_ROWS = 20_000
@@ -32,9 +32,8 @@ PERMUTED = 30
 """Columns at most that are permuted, the most important ones."""
 CURVED_ROWS = 500
 """Rows at most behind a partial dependence."""
-SHAP_WORK = 200_000
-"""Trees times rows at most that SHAP values are worked out for; at least `SHAP_ROWS` rows."""
 SHAP_ROWS = 100
+"""Rows, at least, whose SHAP values are worked out, however long each takes."""
 Json = dict[str, Any]
 
 __all__ = ["explain"]
@@ -97,11 +96,10 @@ class _Explainer:
 
     def _shap(self) -> tuple[Json, Contributions, np.ndarray] | None:
         """The summary, the contributions of the first rows, and those of the columns."""
-        trees = max(self.bundle.contents.model.rounds or 1, 1) * max(
-            len(self.trained.target.classes) if self.task == "multiclass" else 1, 1)
-        rows = min(len(self.rows), max(SHAP_ROWS, SHAP_WORK // trees))
-        table = self.rows.table.slice(0, rows)
+        model = self.bundle.contents.model
         try:
+            rows = affordable_rows(model, len(self.rows), SHAP_ROWS)
+            table = self.rows.table.slice(0, rows)
             found = self.scorer.explained(-1, table)
         except Unexplained as why:
             self.notes.append(f"no SHAP values: {why}")

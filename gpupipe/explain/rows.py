@@ -151,4 +151,5 @@ def _taken(column: Column, rows: np.ndarray, fx: Frames) -> pa.Array:
     values = host(column.values)
     if column.dtype == "timestamp":
         return pa.array(values.astype(np.int64), pa.int64(), mask=missing).cast(kind)
-    return pa.array(values.astype(kind.to_pandas_dtype()), kind, mask=missing)
+    # A missing float is NaN on the device, and null in Arrow, as in any other column.
+    return pa.array(values.astype(kind.to_pandas_dtype()), kind, mask=missing, from_pandas=True)

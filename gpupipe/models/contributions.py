@@ -7,6 +7,7 @@ optional: `contributions_of` asks for it, and says why there is none where there
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,10 @@ from gpupipe.engine.frames import Array
 
 LOGISTIC = ("binary:logistic", "binary:logitraw", "multi:softprob", "multi:softmax",
             "reg:logistic")
+WORK = 4e7
+"""Leaves times levels that a second or two are enough for (some 60 ns each, on one core)."""
+NODE_BYTES = 35
+"""What a node takes in XGBoost's UBJ format."""
 LOGARITHMIC = ("count:poisson", "reg:gamma", "reg:tweedie", "survival:aft", "survival:cox")
 
 
@@ -62,6 +67,27 @@ def contributions_of(model: Any, chunk: Array, rounds: int | None = None) -> Con
         raise Unexplained(f"model {model.kind!r} has no exact contributions")
     found: Contributions = asked(chunk, rounds)
     return found
+
+
+def affordable_rows(model: Any, rows: int, least: int) -> int:
+    """How many of so many rows are explained in a second or two; ``least`` at any rate.
+
+    A fitted model may say in ``contribution_work()`` what a row takes, in leaves times levels.
+    `Unexplained` where not even ``least`` rows are done in half a minute.
+    """
+    asked = getattr(model, "contribution_work", None)
+    work = 0.0 if asked is None else float(asked())
+    if work * least > 20 * WORK:
+        raise Unexplained(f"the trees have too many leaves to explain {least} rows in half a "
+                          "minute")
+    return rows if not work else min(rows, max(least, int(WORK / work)))
+
+
+def tree_work(booster: Any, rounds: int) -> float:
+    """What TreeSHAP does for a row of the first ``rounds`` rounds: leaves times levels, about."""
+    share = rounds / max(booster.num_boosted_rounds(), 1)
+    nodes = len(booster.save_raw("ubj")) / NODE_BYTES
+    return share * nodes / 2 * math.log2(max(nodes / max(booster.num_boosted_rounds(), 1), 2.0))
 
 
 def tree_contributions(

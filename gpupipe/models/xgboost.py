@@ -33,7 +33,7 @@ from gpupipe.models.base import (
     register,
 )
 from gpupipe.models.boosting import Patience, boost
-from gpupipe.models.contributions import Contributions, tree_contributions
+from gpupipe.models.contributions import Contributions, tree_contributions, tree_work
 from gpupipe.models.cuda import device_of, is_full, no_room, require_device
 from gpupipe.models.ring import joined, ring
 from gpupipe.steps.base import Target
@@ -257,6 +257,9 @@ class FittedXGBoost:
         kept = self.rounds or 0
         return tree_contributions(library(), self.booster, chunk, self.task,
                                   min(rounds or kept, kept))
+
+    def contribution_work(self) -> float:
+        return tree_work(self.booster, self.rounds or 0)
 
     def importances(self) -> list[tuple[str, float]]:
         gain = self.booster.get_score(importance_type="total_gain")
