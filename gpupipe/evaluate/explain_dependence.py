@@ -151,8 +151,11 @@ def scatter(
 ) -> Json:
     """A column's SHAP values against its own: ``at`` (None: missing, or another level), ``shap``.
 
-    ``grid`` is the labels of the levels drawn, for a column of categories.
+    ``grid`` is the labels of the levels drawn, for a column of categories. ``shap`` is ``[n]``;
+    of ``[n, classes]`` there is a list a class, of fewer rows.
     """
+    if shap.ndim == 2:
+        dots = max(dots // shap.shape[1], 60)
     if numeric:
         numbers = numbers_of(table.column(column))
         assert numbers is not None
@@ -161,4 +164,5 @@ def scatter(
         place = {label: float(i) for i, label in enumerate(grid)}
         at = [None if v is None else place.get(label_of(v))
               for v in table.column(column).slice(0, dots).to_pylist()]
-    return {"at": at, "shap": _list(shap[:dots])}
+    shown = shap[:dots]
+    return {"at": at, "shap": [_list(c) for c in shown.T] if shown.ndim == 2 else _list(shown)}

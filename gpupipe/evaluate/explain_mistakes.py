@@ -13,7 +13,9 @@ from gpupipe.evaluate.explain_slices import row_losses
 from gpupipe.evaluate.metrics import Task
 
 REASONS = 3
-"""Columns named as reasons for a row."""
+"""Columns named as reasons for a row, at most."""
+WORTH = 0.05
+"""A reason has at least this share of the strongest one's effect."""
 Json = dict[str, Any]
 
 
@@ -82,7 +84,8 @@ def described(
         row["reasons"] = [] if effect is None else [
             {"column": columns[c], "value": values.get(columns[c]),
              "effect": float(sign * effect[c])}
-            for c in np.argsort(-effect, kind="stable")[:REASONS].tolist() if effect[c] > 0
+            for c in np.argsort(-effect, kind="stable")[:REASONS].tolist()
+            if effect[c] > WORTH * max(effect.max(), 0.0)
         ]
         rows.append(row)
     return {"columns": names, "rows": rows}

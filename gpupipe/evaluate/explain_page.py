@@ -25,9 +25,10 @@ def explained(data: Json | None) -> dict[str, Any] | None:
     if not data:
         return None
     shap, permutation = data.get("shap"), data.get("permutation")
+    rows, of = data.get("rows") or 0, data.get("of") or 0
     return {
-        "basis": BASES.get(str(data.get("basis")), "rows"), "rows": data.get("rows"),
-        "of": data.get("of"), "notes": data.get("notes") or [],
+        "basis": BASES.get(str(data.get("basis")), "rows"), "notes": data.get("notes") or [],
+        "rows": rows, "of": of if of > rows else None,
         "importance": _importance(shap, permutation),
         "classes": _legend(data) if shap and _several(shap) else [],
         "permutation": permutation, "shap": shap,
@@ -153,7 +154,8 @@ def _numeric(data: Json, one: Json) -> list[Figure]:
     at, label = _axis_of(one)
     span = (min(at), max(at))
     if _by_class(one):
-        return [_classes(data, one, at, label, span)]
+        by_class = [_classes(data, one, at, label, span)]
+        return [*by_class, _scattered(data, one, at, label, span)] if one.get("shap") else by_class
     mean, lines = one["mean"], one.get("lines") or []
     low, high = (f([*mean, *(v for line in lines for v in line)]) for f in (min, max))
     name = _prediction(data)
@@ -180,19 +182,37 @@ def _numeric(data: Json, one: Json) -> list[Figure]:
     return found
 
 
+def _dots(one: Json) -> list[tuple[float | None, float, str]]:
+    """The dots of a column's SHAP values: position, value, and the colour of the class."""
+    shap = one.get("shap")
+    if not shap:
+        return []
+    series = shap["shap"] if shap["shap"] and isinstance(shap["shap"][0], list) else None
+    if series is None:
+        return [(x, y, "s1") for x, y in zip(shap["at"], shap["shap"], strict=True)]
+    return [(x, y, f"s{c}") for c, ys in enumerate(series[:CLASSES])
+            for x, y in zip(shap["at"], ys, strict=True)]
+
+
 def _scattered(
     data: Json, one: Json, at: Sequence[float], label: str, span: tuple[float, float]
 ) -> Figure:
-    first = one["at"][0]
-    dots = [((x - first) / DAY if one.get("moments") else x, y)
-            for x, y in zip(one["shap"]["at"], one["shap"]["shap"], strict=True) if x is not None]
-    inside = [(x, y) for x, y in dots if span[0] <= x <= span[1]]
-    empty = [y for x, y in zip(one["shap"]["at"], one["shap"]["shap"], strict=True) if x is None]
-    ys = [y for _, y in inside] or [0.0]
+    first, moments = one["at"][0], one.get("moments")
+    dots = [((x - first) / DAY if moments else x, y, css)
+            for x, y, css in _dots(one) if x is not None]
+    inside = [d for d in dots if span[0] <= d[0] <= span[1]]
+    empty = [y for x, y, css in _dots(one) if x is None]
+    ys = [y for _, y, _ in inside] or [0.0]
     plot = Plot(span, widened(min(ys), max(ys)), x_label=label, y_label="SHAP value",
                 title=f"SHAP values of {cut(one['column'], 40)}")
     plot.rule((span[0], 0), (span[1], 0))
-    dust(plot, [x for x, _ in inside], ys if inside else [], "s1")
+    for css in sorted({css for _, _, css in inside}):
+        mine = [(x, y) for x, y, c in inside if c == css]
+        dust(plot, [x for x, _ in mine], [y for _, y in mine], css)
+    if _by_class(one):
+        return Figure("SHAP values", plot.render(), [(c, n, "") for c, n in _legend(data)],
+                      "A dot a row and class; its height is what the column moves the class's "
+                      f"{(data.get('shap') or {}).get('scale', 'margin')} by.")
     caption = f"Each dot is a row; its height is what the column {_unit(data)}."
     if empty:
         caption += f" Where it is missing: {short(sum(empty) / len(empty))} on average."
@@ -217,13 +237,13 @@ def _levels(data: Json, one: Json) -> dict[str, Any]:
     """One row a level: the prediction for the rows if they had it, and their SHAP values."""
     several = _by_class(one)
     means = one["mean"][:CLASSES] if several else [one["mean"]]
-    lines, shap = one.get("lines") or [], one.get("shap")
+    lines, dots = one.get("lines") or [], _dots(one)
     flat = [v for m in means for v in m] + [v for line in lines for v in line]
     probability = bool(data.get("classes"))
     span = widened(min(flat), max(flat), False)
     if probability:
         span = (max(span[0], -0.02), min(span[1], 1.02))
-    moved = shap["shap"] if shap else []
+    moved = [y for _, y, _ in dots]
     reach = widened(min(moved), max(moved)) if moved else None
     rows = []
     for i, label in enumerate(one["labels"]):
@@ -233,10 +253,9 @@ def _levels(data: Json, one: Json) -> dict[str, Any]:
             "strip": strip([(line[i], "s7") for line in lines], span,
                            f"predictions at {cut(label, 40)}", marks, 340, 24),
         }
-        if shap and reach:
-            own = [v for x, v in zip(shap["at"], shap["shap"], strict=True) if x == i]
-            row["shap"] = strip([(v, "s1") for v in own], reach, f"SHAP values at {cut(label, 40)}",
-                                (), 340, 24)
+        if reach:
+            own = [(y, css) for x, y, css in dots if x == i]
+            row["shap"] = strip(own, reach, f"SHAP values at {cut(label, 40)}", (), 340, 24)
         rows.append(row)
     return {
         "rows": rows, "axis": axis(span, _prediction(data), probability, 340),

@@ -152,7 +152,7 @@ class _Explainer:
             )
             if told is None:
                 continue
-            if shap is not None and shap[2].ndim == 2:
+            if shap is not None:
                 own = shap[2][:, self.columns.index(column)]
                 told["shap"] = scatter(self.rows.table.slice(0, len(own)), column, told["labels"],
                                        told["numeric"], own)
