@@ -115,7 +115,8 @@ def _swarm(shap: Json, unit: str) -> dict[str, Any] | None:
         "svg": strip([(v, shade(r)) for v, r in zip(f["shap"], f["rank"], strict=True)], span,
                      f"SHAP values of {cut(f['feature'], 40)}"),
     } for f in features]
-    return {"rows": rows, "axis": axis(span, unit), "others": shap.get("others")}
+    return {"rows": rows, "axis": axis(span, unit), "others": shap.get("others"),
+            "kind": "column" if shap.get("method") == "sampled" else "feature"}
 
 
 def _column(data: Json, one: Json) -> dict[str, Any]:

@@ -16,12 +16,11 @@ from gpupipe.evaluate.explain_dependence import dependence, scatter
 from gpupipe.evaluate.explain_mistakes import described, most_wrong
 from gpupipe.evaluate.explain_permutation import permutation_importance, related
 from gpupipe.evaluate.explain_search import cut_of
-from gpupipe.evaluate.explain_shap import by_column, summary
 from gpupipe.evaluate.explain_slices import biased_slices, worst_slices
 from gpupipe.evaluate.metrics import Task, choose
 from gpupipe.explain.rows import Judged, Pool, pool
-from gpupipe.explain.scorers import Scorer, codes_of, owners, scorer_of
-from gpupipe.models.contributions import Contributions, Unexplained, affordable_rows
+from gpupipe.explain.scorers import Scorer, owners, scorer_of, slowness_of
+from gpupipe.explain.shapley import Shap, reasons_of, shap_of
 from gpupipe.training import Trained
 
 SLICED_ROWS = 20_000
@@ -32,8 +31,8 @@ PERMUTED = 30
 """Columns at most that are permuted, the most important ones."""
 CURVED_ROWS = 500
 """Rows at most behind a partial dependence."""
-SHAP_ROWS = 100
-"""Rows, at least, whose SHAP values are worked out, however long each takes."""
+LEAST = 50
+"""Rows, at least, that are explained, however long one takes to score."""
 Json = dict[str, Any]
 
 __all__ = ["explain"]
@@ -61,28 +60,34 @@ class _Explainer:
         self.scorer: Scorer = scorer_of(trained, contents)
         self.bundle = self.scorer.bundles[-1]
         self.columns = list(self.bundle.schema.names)
-        self.owners = owners(self.bundle)
         self.pool: Pool = pool(trained)
         wide = max(self.rules.rows, min(SLICED_ROWS, CELLS // max(len(self.columns), 1)))
         searched = self.pool.prediction is not None and self.rules.slices > 0
         self.wide: Judged = self.pool.read(
             self.pool.sample(wide if searched else self.rules.rows), self.columns)
-        self.rows = self.wide.take(np.arange(min(self.rules.rows, len(self.wide))))
+        self.slowness = slowness_of(self.bundle.contents.model)
+        asked = min(self.rules.rows, len(self.wide))
+        rows = min(asked, max(LEAST, int(self.rules.rows / self.slowness)))
+        self.rows = self.wide.take(np.arange(rows))
         self.notes: list[str] = []
+        if rows < asked:
+            self.notes.append(f"{rows} rows are explained, not {asked:,}: scoring a row with this "
+                              "model takes long")
 
     def all(self) -> Json:
         if not len(self.rows):
             return {}
-        shap = self._shap()
+        shap, notes = shap_of(self.scorer, self.rows, self.columns, self.task,
+                              self.trained.config.seed, self.slowness)
+        self.notes += notes
         permutation = self._permutation()
-        ranked = self._ranked(shap, permutation)
+        ranked = [c["column"] for c in shap.told["columns"]]
         found: Json = {
             "basis": self.pool.basis, "rows": len(self.rows), "of": len(self.pool.y),
             "task": self.task, "classes": list(self.trained.target.classes),
             "target": self.trained.config.data.target,
         }
-        if shap is not None:
-            found["shap"] = shap[0]
+        found["shap"] = shap.told
         if permutation is not None:
             found["permutation"] = permutation
             found["related"] = related(self.rows.table, [
@@ -90,24 +95,9 @@ class _Explainer:
         found["dependence"] = self._dependence(ranked, shap)
         if self.pool.prediction is not None:
             found["slices"] = self._slices(ranked)
-            found["mistakes"] = self._mistakes()
+            found["mistakes"] = self._mistakes(shap.told["method"])
         found["notes"] = self.notes
         return {k: v for k, v in found.items() if v or k == "notes"}
-
-    def _shap(self) -> tuple[Json, Contributions, np.ndarray] | None:
-        """The summary, the contributions of the first rows, and those of the columns."""
-        model = self.bundle.contents.model
-        try:
-            rows = affordable_rows(model, len(self.rows), SHAP_ROWS)
-            table = self.rows.table.slice(0, rows)
-            found = self.scorer.explained(-1, table)
-        except Unexplained as why:
-            self.notes.append(f"no SHAP values: {why}")
-            return None
-        told = summary(found.values, self.bundle.features(table), self.bundle.feature_names,
-                       self.owners, codes_of(self.bundle))
-        told |= {"scale": found.scale, "base": np.atleast_1d(found.base[0]).tolist()}
-        return told, found, by_column(found.values, self.owners, self.columns)
 
     def _permutation(self) -> Json | None:
         if self.pool.prediction is None:
@@ -127,22 +117,13 @@ class _Explainer:
 
     def _by_importance(self) -> list[str]:
         """The columns by the model's own importances, where it has such."""
-        owner = dict(zip(self.bundle.feature_names, self.owners, strict=True))
+        owner = dict(zip(self.bundle.feature_names, owners(self.bundle), strict=True))
         share = dict.fromkeys(self.columns, 0.0)
         for feature, value in self.bundle.contents.model.importances():
             share[owner[feature]] += value
         return sorted(self.columns, key=lambda c: -share[c])
 
-    def _ranked(self, shap: Any, permutation: Json | None) -> list[str]:
-        """The columns, the most important ones first: by SHAP, else by the drop."""
-        if shap is not None:
-            return [c["column"] for c in shap[0]["columns"]]
-        if permutation is not None:
-            first = [c["column"] for c in permutation["columns"]]
-            return [*first, *(c for c in self.columns if c not in first)]
-        return self._by_importance()
-
-    def _dependence(self, ranked: list[str], shap: Any) -> list[Json]:
+    def _dependence(self, ranked: list[str], shap: Shap) -> list[Json]:
         rows = self.rows.take(np.arange(min(CURVED_ROWS, len(self.rows))))
         found = []
         for column in ranked[: self.rules.columns]:
@@ -152,10 +133,9 @@ class _Explainer:
             )
             if told is None:
                 continue
-            if shap is not None:
-                own = shap[2][:, self.columns.index(column)]
-                told["shap"] = scatter(self.rows.table.slice(0, len(own)), column, told["labels"],
-                                       told["numeric"], own)
+            own = shap.columns[:, self.columns.index(column)]
+            told["shap"] = scatter(self.rows.table.slice(0, len(own)), column, told["labels"],
+                                   told["numeric"], own)
             found.append(told)
         return found
 
@@ -174,7 +154,7 @@ class _Explainer:
                                shown=rules.slices)
         return {"worst": worst} | ({"biased": biased} if biased is not None else {})
 
-    def _mistakes(self) -> Json | None:
+    def _mistakes(self, method: str) -> Json | None:
         prediction = self.pool.prediction
         if not self.rules.mistakes or prediction is None:
             return None
@@ -183,11 +163,8 @@ class _Explainer:
         if not len(at):
             return None
         rows = self.pool.read(at, self.columns)
-        try:
-            shap = by_column(self.scorer.contributions(rows.table, rows.fold), self.owners,
-                             self.columns)
-        except Unexplained:
-            shap = None
+        shap = reasons_of(self.scorer, rows, self.rows.table, self.columns, method,
+                          self.trained.config.seed)
         keys = [k for k in self.trained.config.data.key or () if k not in self.columns]
         table = rows.table
         if keys:

@@ -17,6 +17,9 @@ from gpupipe.models.contributions import Contributions, Unexplained, contributio
 from gpupipe.steps.graph import feature_names
 from gpupipe.training import Trained
 
+USUAL = 20_000
+"""Numbers that a model may hold and still be scored as fast as any."""
+
 
 @dataclass(frozen=True)
 class Scorer:
@@ -80,6 +83,23 @@ def scorer_of(trained: Trained, contents: Contents) -> Scorer:
 
 def _has_rounds(model: FittedModel) -> bool:
     return model.rounds is not None
+
+
+def slowness_of(model: FittedModel) -> float:
+    """How many times longer than usual a row takes to score; at least 1.
+
+    By the numbers that the model holds: one that keeps its training rows goes through them all
+    for each row. (Trees are bytes here, and do not count: a row goes through few of them.)
+    """
+    return max(1.0, _numbers(model.payload()) / USUAL)
+
+
+def _numbers(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return value.size
+    if isinstance(value, dict):
+        return sum(_numbers(v) for v in value.values())
+    return sum(_numbers(v) for v in value) if isinstance(value, (list, tuple)) else 0
 
 
 def owners(bundle: Bundle) -> list[str]:

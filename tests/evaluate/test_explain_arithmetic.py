@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -23,6 +24,7 @@ from gpupipe.evaluate.explain_permutation import (
     permutation_importance,
     related,
 )
+from gpupipe.evaluate.explain_sampled import sampled_shapley
 from gpupipe.evaluate.explain_search import (
     Cut,
     Values,
@@ -243,6 +245,63 @@ def test_ranks_keep_order_and_ties(values):
         reference = stats.rankdata(x[known])
         span = reference.max() - reference.min()
         np.testing.assert_allclose(found[known], (reference - reference.min()) / span, atol=1e-12)
+
+
+def exact_shapley(row: np.ndarray, starts: np.ndarray, f) -> np.ndarray:
+    """By the definition, over all orders, each begun from every start."""
+    out, k = np.zeros(len(row)), len(row)
+    orders = list(itertools.permutations(range(k)))
+    for start, order in itertools.product(starts, orders):
+        now = start.copy()
+        for c in order:
+            before = f(now)
+            now[c] = row[c]
+            out[c] += f(now) - before
+    return out / (len(starts) * len(orders))
+
+
+def test_sampled_values_add_up_and_are_shapleys_where_orders_are_few():
+    rng = np.random.default_rng(0)
+    rows, starts = rng.normal(size=(7, 2)), rng.normal(size=(3, 2))
+
+    def f(v: np.ndarray) -> float:
+        return v[0] * v[1] + 2 * v[0]
+
+    def score(table: pa.Table, at: np.ndarray) -> np.ndarray:
+        return np.array([f(np.array([r["a"], r["b"]])) for r in table.to_pylist()])
+
+    def as_table(v: np.ndarray) -> pa.Table:
+        return pa.table({"a": v[:, 0], "b": v[:, 1], "name": ["x"] * len(v)})
+
+    # Of two columns, an order and its reverse are all orders; three rounds take all three starts.
+    values, base = sampled_shapley(as_table(rows), as_table(starts), score, ["a", "b"], rounds=3)
+    np.testing.assert_allclose(values, [exact_shapley(r, starts, f) for r in rows], atol=1e-12)
+    np.testing.assert_allclose(values.sum(axis=1) + base, [f(r) for r in rows], atol=1e-12)
+    np.testing.assert_allclose(base, np.mean([f(s) for s in starts]), atol=1e-12)
+
+
+def test_sampled_values_come_near_the_definition_for_more_columns():
+    rng = np.random.default_rng(1)
+    rows, starts = rng.normal(size=(2, 4)), rng.normal(size=(1, 4))
+
+    def f(v: np.ndarray) -> float:
+        return v[0] * v[1] + v[2] * v[3] * v[0] + v[3]
+
+    names = list("abcd")
+
+    def as_table(v: np.ndarray) -> pa.Table:
+        return pa.table({n: v[:, i] for i, n in enumerate(names)})
+
+    def score(table: pa.Table, at: np.ndarray) -> np.ndarray:
+        values = np.column_stack([table[n].to_numpy() for n in names])
+        assert (at == np.tile([0, 1], 5)).all()
+        return np.column_stack([[f(v) for v in values], [-f(v) for v in values]])
+
+    values, base = sampled_shapley(as_table(rows), as_table(starts), score, names, rounds=150)
+    for row, found in zip(rows, values, strict=True):
+        np.testing.assert_allclose(found[:, 0], exact_shapley(row, starts, f), atol=0.15)
+    np.testing.assert_allclose(values[:, :, 0], -values[:, :, 1], atol=1e-12)
+    np.testing.assert_allclose(values[:, :, 0].sum(axis=1) + base[:, 0], [f(r) for r in rows])
 
 
 # Slices ----------------------------------------------------------------------------------------

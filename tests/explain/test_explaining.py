@@ -16,9 +16,11 @@ from sklearn.metrics import roc_auc_score
 from gpupipe import workflow
 from gpupipe.config import parse_config
 from gpupipe.errors import ConfigError
-from gpupipe.explain import explain
+from gpupipe.explain import explain, scorers
 from gpupipe.explain.rows import pool, read_rows
 from gpupipe.explain.scorers import owners, scorer_of
+from gpupipe.explain.shapley import shap_of
+from gpupipe.models.xgboost import FittedXGBoost
 from gpupipe.record import contents_of
 from gpupipe.training import Trained
 
@@ -130,11 +132,44 @@ def test_rows_that_training_saw_are_not_judged_by(tmp_path):
     assert len(found["dependence"]) == 3
 
 
-def test_a_model_without_contributions_is_explained_without_them(tmp_path):
+@pytest.mark.parametrize("task", list(TARGETS))
+def test_a_model_without_contributions_has_sampled_ones_of_its_columns(task, tmp_path, monkeypatch):
+    monkeypatch.delattr(FittedXGBoost, "contributions")
+    trained, found = explained(small_table(300), with_rows(task), tmp_path)
+    told = found["shap"]
+    assert told["method"] == "sampled"
+    assert found["notes"] == ["SHAP values are sampled: model 'xgboost' has no exact contributions"]
+    assert told["columns"][0]["column"] in ("f", "s")  # what the targets are made of
+    assert told["scale"] == ("target" if task == "regression" else "probability")
+    scorer, rows = scorer_of(trained, contents_of(trained)), pool(trained)
+    judged = rows.read(rows.sample(60), scorer.bundles[-1].schema.names)
+    shap, _ = shap_of(scorer, judged, judged.table.column_names, task, 0, 1.0)
+    base = np.asarray(told["base"]) if task == "multiclass" else told["base"][0]
+    np.testing.assert_allclose(shap.columns.sum(axis=1) + base,
+                               scorer.scores(judged.table, judged.fold), atol=1e-9)
+    assert any(r["reasons"] for r in found["mistakes"]["rows"])
+
+
+def test_a_model_that_is_slow_to_score_is_asked_less(tmp_path, monkeypatch):
+    table, config = small_table(800), with_rows(rows=200, split=FOLDS)
+    monkeypatch.setattr(scorers, "USUAL", 2)  # as if the model held a hundred thousand numbers
+    _, found = explained(table, {**config, "model": {"kind": "linear"}}, tmp_path)
+    assert found["rows"] == 50
+    assert found["notes"] == ["50 rows are explained, not 200: scoring a row with this model takes "
+                              "long"]
+    holder = Holder({"a": np.zeros((3, 4)), "b": [{"c": np.zeros(2)}, b"xx"]})
+    assert scorers.slowness_of(holder) == 7
+
+
+class Holder:
+    def __init__(self, payload: dict[str, Any]) -> None:
+        self.payload = lambda: payload
+
+
+def test_a_constant_model_gives_no_column_any_credit(tmp_path):
     config = with_rows(model={"kind": "constant"}, split=FOLDS)
     _, found = explained(small_table(200), config, tmp_path)
-    assert "shap" not in found
-    assert "'constant' has no exact contributions" in found["notes"][0]
+    assert all(c["size"] == 0 for c in found["shap"]["columns"])
     assert all(c["drop"] == 0 for c in found["permutation"]["columns"])
     assert all(d["spread"] == [0.0] * len(d["at"]) for d in found["dependence"])
 
