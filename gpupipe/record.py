@@ -126,7 +126,7 @@ def manifest_of(
 
 def report_of(
     trained: Trained, manifest: dict[str, Any], metrics: dict[str, Any],
-    sliced: list[dict[str, Any]], plan_lines: list[str],
+    sliced: list[dict[str, Any]], explained: dict[str, Any], plan_lines: list[str],
 ) -> dict[str, Any]:
     """The data of the report: `evaluate.report.Report`."""
     config, dataset, outcome = trained.config, trained.dataset, trained.model
@@ -147,7 +147,7 @@ def report_of(
         "profile": [column_of(trained.profile, f.name) for f in trained.profile.schema
                     if f.name != config.data.target],
         "target_profile": column_of(trained.profile, config.data.target),
-        "metrics": metrics, "slices": sliced,
+        "metrics": metrics, "slices": sliced, "explanations": explained,
         "importances": [{"feature": n, "gain": v, "share": v}
                         for n, v in trained.final.importances()],
         "model": manifest["model"], "selection": manifest["selection"],

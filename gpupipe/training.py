@@ -61,6 +61,8 @@ class Outcome:
     holdout, oof : predictions in row order for the rows of `Trained.holdout_rows` and
         `Trained.oof_rows`; None where there is no such part.
     selections : the features that each fold chose; empty where none were chosen.
+    models : those of the folds, which gave ``oof`` by their first ``rounds`` rounds; none of a
+        model that a search found.
     """
 
     candidate: Candidate
@@ -71,6 +73,7 @@ class Outcome:
     curves: list[dict[str, Any]]
     rounds: int | None
     selections: Sequence[Selection] = ()
+    models: Sequence[FittedModel] = ()
 
     @property
     def fitted(self) -> Fitted:
@@ -274,6 +277,7 @@ class _Folded:
     rounds: int | None
     oof: np.ndarray | None
     selections: Sequence[Selection] = ()
+    models: Sequence[FittedModel] = ()
 
 
 def _train_all(
@@ -303,7 +307,7 @@ def _train_all(
             ready.append(_Folded(
                 candidate, views, [c for c in curves if c], rounds,
                 None if number is None else trainer.out_of_fold(number, folds, rounds),
-                selections_of(folds)))
+                selections_of(folds), [m for m, _ in folds]))
         last = bench([r.candidate for r in ready], [r.views for r in ready], trained.checkpoints,
                      advance)
         whole = last.final([r.rounds for r in ready]) if final else [(None, None)] * len(ready)
@@ -313,7 +317,7 @@ def _train_all(
             outcomes.append(Outcome(
                 mine.candidate, mine.views, model,
                 predicted(model, unseen) if model and unseen and split.holdout else None,
-                mine.oof, mine.curves, mine.rounds, mine.selections))
+                mine.oof, mine.curves, mine.rounds, mine.selections, mine.models))
     if chosen is not None and chosen.ensemble is not None:
         n = len(chosen.members)
         outcomes[:n] = [_together(chosen.ensemble, outcomes[:n])]

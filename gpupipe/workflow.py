@@ -34,6 +34,7 @@ from gpupipe.engine.choose import Choice, choose
 from gpupipe.engine.machine import peak_memory
 from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.evaluate.report import render_report
+from gpupipe.explain import explain
 from gpupipe.honesty import side_by_side
 from gpupipe.judging import headline, judge, slices
 from gpupipe.leakage import lint
@@ -114,6 +115,9 @@ def _finished(
     with timings.stage("other splits"):
         if splits := side_by_side(trained):
             metrics["split_honesty"] = splits
+    contents = contents_of(trained)
+    with timings.stage("explain"):
+        explained = explain(trained, contents)
     now = dt.datetime.now(dt.UTC)
     with _new_run(runs, config, now) as (folder, run_id):
         created = now.isoformat(timespec="seconds")
@@ -121,13 +125,12 @@ def _finished(
         if seen := look(trained, runs / ".cache", run_id, created):
             metrics["looks"] = seen
         with timings.stage("bundle"):
-            contents = contents_of(trained)
             store.write(folder / "bundle", contents, states_of(trained),
                         golden_rows(Bundle(contents, folder), _first_rows(dataset)))
             predictions.write(trained, folder / predictions.FILE)
         with timings.stage("report"):
             there = trained.rowed.engine.performance(timings.stages)
-            page = render_report(report_of(trained, manifest, metrics, sliced,  # type: ignore[arg-type]
+            page = render_report(report_of(trained, manifest, metrics, sliced, explained,  # type: ignore[arg-type]
                                            [*planned.lines(), *performance.lines(there)]))
             (folder / "report.html").write_text(page, encoding="utf-8")
         manifest |= {"timings": {s["stage"]: s["seconds"] for s in timings.stages},
@@ -135,6 +138,8 @@ def _finished(
                      "peak_memory_bytes": peak_memory()}
         _write_json(folder / "manifest.json", manifest)
         _write_json(folder / "metrics.json", {**metrics, "slices": sliced})
+        if explained:
+            _write_json(folder / "explanations.json", explained)
         _write_json(folder / "config.json", dump_config(config))
     trained.checkpoints.prune()
     part = headline(metrics)
