@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from gpupipe.engine.frames import Column
 from gpupipe.evaluate.curves import curves
+from gpupipe.evaluate.leaderboard import Entry, Leaderboard, leaderboard
 from gpupipe.evaluate.metrics import choose
 from gpupipe.evaluate.scores import evaluate, paired_difference, slice_scores
 from gpupipe.rows import label_of
@@ -26,7 +27,7 @@ def judge(trained: Trained) -> dict[str, Any]:
     """Metrics of every outcome: ``{"holdout": ..., "cross_validation": ..., "folds": [...]}``.
 
     Each part is ``{"model": scores, "baselines": {name: scores}, "differences": {name: scores},
-    "rows": n}``; `report.Metrics` is the shape.
+    "rows": n}``; `report.Metrics` is the shape. ``leaderboard`` where there is more than one.
     """
     found: dict[str, Any] = {}
     if trained.split.holdout and trained.model.final is not None:
@@ -40,6 +41,9 @@ def judge(trained: Trained) -> dict[str, Any]:
             labels_of(trained, out_of_fold=True),
         )
         found["folds"] = _by_fold(trained, y, weight)
+        entries = entries_of(trained)
+        if len(entries) > 1:
+            found["leaderboard"] = ranked(trained, entries, y, weight).to_json()
     return found | trained.finished.to_json()
 
 
@@ -52,6 +56,45 @@ def labels_of(trained: Trained, *, out_of_fold: bool) -> np.ndarray | None:
     if out_of_fold and decision.labels is not None:
         return decision.labels
     return (prediction > decision.threshold).astype(np.float64)
+
+
+def entries_of(trained: Trained) -> list[Entry]:
+    """What the leaderboard ranks: the model, its baselines, and all that a search tried.
+
+    Of a search's trials those count that were trained on all folds; of some a score alone is kept.
+    """
+    entries = [Entry(name, o.candidate.model.kind, getattr(o.candidate.model, "params", {}), o.oof)
+               for name, o in trained.outcomes.items() if o.oof is not None]
+    chosen = trained.chosen
+    if chosen is None:
+        return entries
+    made, best = chosen.tried, chosen.found.best
+    entries = [e for e in entries if e.name != "model"]  # it is one of those that follow
+    if made is not None:
+        name = f"{made.rule.how} of {len(made.members)}"
+        entries.append(Entry(f"{name}, the model" if chosen.taken else name, made.rule.how,
+                             oof=made.oof))
+    for trial in chosen.found.trials:
+        if trial.state == "complete":
+            mine = trial is best and not chosen.taken
+            entries.append(Entry(
+                f"{trial.name}, the model" if mine else trial.name, trial.kind,
+                {**trial.params, **trial.features}, trial.oof, trial.score, trial.seconds,
+                trial.units, trial.latency, trial.size,
+            ))
+    return entries
+
+
+def ranked(
+    trained: Trained, entries: Sequence[Entry], y: np.ndarray, weight: np.ndarray | None,
+) -> Leaderboard:
+    """The leaderboard of the run's first metric over the out-of-fold rows."""
+    task, rules = trained.target.task, trained.config.evaluate
+    metric = choose(task, rules.metrics)[0].name  # type: ignore[arg-type]
+    return leaderboard(
+        task, metric, entries, y, weight, trained.fold_of_rows(),  # type: ignore[arg-type]
+        confidence=rules.confidence, resamples=rules.resamples, seed=trained.config.seed,
+    )
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +179,7 @@ def slices(trained: Trained) -> list[dict[str, Any]]:
     means = {} if intervals is None else {"coverage": intervals.covers(y).astype(np.float64)}
     found = []
     for column in rules.slices:
-        codes, levels = _levels(trained, column, buckets)
+        codes, levels = levels_of(trained, column, buckets)
         rows = slice_scores(
             trained.target.task, y, prediction, codes, levels,  # type: ignore[arg-type]
             weight=weight, confidence=rules.confidence, seed=trained.config.seed, labels=labels,
@@ -146,7 +189,7 @@ def slices(trained: Trained) -> list[dict[str, Any]]:
     return found
 
 
-def _levels(
+def levels_of(
     trained: Trained, column: str, buckets: Sequence[int]
 ) -> tuple[np.ndarray, list[str]]:
     """Level codes of the judged rows, and the levels' names; numbers by quintile."""

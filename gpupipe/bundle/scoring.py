@@ -240,11 +240,16 @@ def golden_rows(bundle: Bundle, table: pa.Table) -> dict[str, Any]:
     }
 
 
+def golden_table(bundle: Bundle, golden: dict[str, Any]) -> pa.Table:
+    """The raw golden rows."""
+    columns = [_restored(golden["inputs"][f.name], f.dtype) for f in bundle.schema]
+    return pa.Table.from_arrays(columns, names=bundle.schema.names)
+
+
 def replay(bundle: Bundle, golden: dict[str, Any]) -> None:
     """Score the golden rows again. DataError where features or scores differ."""
     try:
-        columns = [_restored(golden["inputs"][f.name], f.dtype) for f in bundle.schema]
-        table = pa.Table.from_arrays(columns, names=bundle.schema.names)
+        table = golden_table(bundle, golden)
         expected, wanted = golden["features"], np.array(golden["scores"], np.float64)
         found, scores = bundle.features(table), bundle.scores(table)
         shapes = {(len(row), len(bits)) for row, bits in zip(found, expected, strict=True)}

@@ -90,11 +90,26 @@ def paired_difference(
 
     Both are computed on the same resamples, so what they share cancels. See `evaluate`.
     """
-    chosen = choose(task, [metric])
-    drawn = sample(task, y, [pred_a, pred_b], weight, [metric], units)
+    return paired_differences(
+        task, [metric], y, pred_a, pred_b, weight=weight, confidence=confidence,
+        resamples=resamples, seed=seed, units=units,
+    )[metric]
+
+
+def paired_differences(
+    task: Task, metrics: list[str] | None, y: Array, pred_a: Array, pred_b: Array, *,
+    weight: Array | None = None, confidence: float = 0.95, resamples: int = 1000, seed: int = 0,
+    units: int = UNITS,
+) -> dict[str, Score]:
+    """`paired_difference` of several metrics at once."""
+    chosen = choose(task, metrics)
+    drawn = sample(task, y, [pred_a, pred_b], weight, [m.name for m in chosen], units)
     values = _bootstrap(drawn, chosen, resamples, seed)
-    (a, boot_a), (b, boot_b) = values[metric]
-    return _score(chosen[0], a - b, boot_a - boot_b, confidence, chosen[0].undefined)
+    found = {}
+    for m in chosen:
+        (a, boot_a), (b, boot_b) = values[m.name]
+        found[m.name] = _score(m, a - b, boot_a - boot_b, confidence, m.undefined)
+    return found
 
 
 def slice_scores(

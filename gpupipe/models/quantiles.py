@@ -9,7 +9,8 @@ from typing import Any
 from gpupipe.config.model import ModelConfig
 from gpupipe.engine.arrays import Array, namespace
 from gpupipe.models.base import FittedModel, Matrix, Payload, Training, restorable
-from gpupipe.models.xgboost import FittedXGBoost, XGBoost
+from gpupipe.models.trees import FittedTrees
+from gpupipe.models.xgboost import XGBoost
 from gpupipe.steps.base import Target
 
 OF_THE_MEAN = {"objective", "eval_metric", "early_stopping_rounds", "base_score"}
@@ -36,22 +37,21 @@ class Quantiles(XGBoost):
         self, train: Matrix, valid: Matrix | None, target: Target, how: Training
     ) -> FittedModel:
         fitted = super().fit(train, valid, target, how)
-        assert isinstance(fitted, FittedXGBoost)
-        return FittedQuantiles(fitted.booster, fitted.names, fitted.task, fitted.rounds,
-                               fitted.curve, None, fitted.device)
+        assert isinstance(fitted, FittedTrees)
+        return FittedQuantiles("quantiles", fitted.booster, fitted.names, fitted.task,
+                               fitted.rounds, fitted.curve, None, fitted.device)
 
     @classmethod
     def restore(cls, payload: Payload) -> FittedModel:
         fitted = super().restore(payload)
-        assert isinstance(fitted, FittedXGBoost)
-        return FittedQuantiles(fitted.booster, fitted.names, fitted.task, fitted.rounds, None)
+        assert isinstance(fitted, FittedTrees)
+        return FittedQuantiles("quantiles", fitted.booster, fitted.names, fitted.task,
+                               fitted.rounds)
 
 
 @dataclass
-class FittedQuantiles(FittedXGBoost):
+class FittedQuantiles(FittedTrees):
     """`predict` gives the two quantiles, ``[n, 2]``, the lower one first."""
-
-    kind: str = "quantiles"
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
         xp = namespace(chunk)

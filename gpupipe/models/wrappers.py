@@ -37,13 +37,6 @@ class Wrapper:
         return self.inner.importances()
 
 
-def innermost(model: FittedModel) -> FittedModel:
-    """The model under all wrappers: what learned from features."""
-    while isinstance(model, Wrapper):
-        model = model.inner
-    return model
-
-
 @restorable("picked")
 @dataclass
 class Picked(Wrapper):
