@@ -1,6 +1,16 @@
 """Model families: one file each, all behind `base.Model`."""
 
-from gpupipe.models import constant, linear, xgboost
+from gpupipe.models import (
+    catboost,
+    constant,
+    ensemble,
+    forest,
+    lightgbm,
+    linear,
+    quantiles,
+    wrappers,
+    xgboost,
+)
 from gpupipe.models.base import (
     MODELS,
     FittedModel,
@@ -8,6 +18,8 @@ from gpupipe.models.base import (
     Model,
     OneOf,
     Range,
+    Space,
+    Task,
     Training,
     load_ahead,
     model_of,
@@ -15,5 +27,27 @@ from gpupipe.models.base import (
     restored,
 )
 
-__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Training", "constant",
-           "linear", "load_ahead", "model_of", "packed", "restored", "xgboost"]
+__all__ = [
+    "MODELS",
+    "FittedModel",
+    "Matrix",
+    "Model",
+    "OneOf",
+    "Range",
+    "Space",
+    "Task",
+    "Training",
+    "catboost",
+    "constant",
+    "ensemble",
+    "forest",
+    "lightgbm",
+    "linear",
+    "load_ahead",
+    "model_of",
+    "packed",
+    "quantiles",
+    "restored",
+    "wrappers",
+    "xgboost",
+]

@@ -6,6 +6,7 @@ To add a family, write a file with a class like those here and decorate it with
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -62,6 +63,7 @@ class Matrix:
     weight : float64 ``[n]`` or None.
     names : of the features, ``[features]``.
     categorical : which features are unordered codes, ``[features]``.
+    origins : the source columns that features were made of, ``[features]``, where they are known.
     """
 
     chunks: Iterable[Array]
@@ -69,6 +71,7 @@ class Matrix:
     weight: Array | None
     names: tuple[str, ...]
     categorical: tuple[bool, ...]
+    origins: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -210,6 +213,12 @@ def model_of(kind: str, params: Mapping[str, Any]) -> Model:
         )
     model: Model = MODELS[kind](params)
     return model
+
+
+def installed(kind: str) -> bool:
+    """Whether the library is there that a family's training needs (its ``requires``)."""
+    library = getattr(MODELS[kind], "requires", None)
+    return library is None or importlib.util.find_spec(library) is not None
 
 
 LIBRARIES = threading.Lock()

@@ -79,7 +79,8 @@ def test_every_step_comes_back_to_the_last_bit(name, task, tmp_path):
         assert params_digest(kept) == params_digest(after.contents.fitted.params[theirs.key])
 
 
-MODEL_PARAMS = {"xgboost": FEW, "linear": {}, "constant": {}}
+MODEL_PARAMS = {"xgboost": FEW, "lightgbm": FEW, "catboost": FEW, "forest": FEW, "linear": {},
+                "constant": {}}
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])

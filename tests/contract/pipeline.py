@@ -117,6 +117,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "xgboost": {"kind": "xgboost", "params": FEW},
     "linear": {"kind": "linear", "params": {"class_weight": "balanced"}},
     "net": {"kind": "linear", "params": {"l1_ratio": 0.5, "C": 0.5}},
+    "forest": {"kind": "forest", "params": {"n_estimators": 20, "max_depth": 6}},
     "constant": {"kind": "constant"},
 }
 
