@@ -28,6 +28,10 @@ class Scorer:
     bundles: dict[int, Bundle]
     rounds: dict[int, int | None]
 
+    def knows(self, fold: np.ndarray) -> bool:
+        """Whether the models of all these folds are there: a search keeps no fold's model."""
+        return set(np.unique(fold).tolist()) <= set(self.bundles)
+
     def scores(self, table: pa.Table, fold: np.ndarray) -> np.ndarray:
         """Each row's score by the model of its fold."""
         return self._by_fold(table, fold, lambda k, rows: self._scores(k, rows))
