@@ -141,8 +141,9 @@ class Model(Protocol):
     tasks: ClassVar[tuple[Task, ...]]
     space: ClassVar[Space]
     """Where a search looks for its parameters."""
-    streams: ClassVar[bool]
-    """Whether it learns chunk by chunk, without the whole matrix in memory."""
+    streams: bool
+    """Whether it learns chunk by chunk, without the whole matrix in memory; a family may do so
+    with some of its parameters alone."""
     spreads: ClassVar[bool]
     """Whether processes with some of the rows each can train it together: such a family has
     ``ring`` and ``joined`` (see `models.ring`)."""
