@@ -17,6 +17,7 @@ from gpupipe.engine.memory import Layout, shared_out
 from gpupipe.errors import ConfigError
 from gpupipe.features import bind_features, default_notes, default_steps, steps_of
 from gpupipe.models import Model, model_of
+from gpupipe.models.base import check_task
 from gpupipe.rows import (
     check_columns,
     check_metrics,
@@ -98,6 +99,7 @@ def prepare(
             progress=progress, checkpoints=checkpoints,
         )
     target, notes = find_target(config, profile)
+    _check_task(config, target)
     if engine.fx.read_parquet is not None:
         slow = read_by_host(dataset, dataset.schema.names)
         notes += [f"column {name!r} is read by the host, not by the GPU: {why}"
@@ -140,6 +142,13 @@ def _graph(
 ) -> Graph:
     steps = own if own is not None else default_steps(features, profile, model.needs)
     return bind_features(config, features, steps, target, profile.constant())
+
+
+def _check_task(config: PipelineConfig, target: Target) -> None:
+    try:
+        check_task(config.model.kind, target.task)
+    except ConfigError as error:
+        raise config.fault(("model",), error.message, error.hint) from None
 
 
 def _model(config: PipelineConfig, kind: str, params: dict[str, Any]) -> Model:

@@ -1,6 +1,6 @@
 """Model families: one file each, all behind `base.Model`."""
 
-from gpupipe.models import constant, linear, neighbours, svm, xgboost
+from gpupipe.models import constant, linear, naive_bayes, neighbours, svm, xgboost
 from gpupipe.models.base import (
     MODELS,
     FittedModel,
@@ -16,4 +16,5 @@ from gpupipe.models.base import (
 )
 
 __all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Training", "constant",
-           "linear", "load_ahead", "model_of", "neighbours", "packed", "restored", "svm", "xgboost"]
+           "linear", "load_ahead", "model_of", "naive_bayes", "neighbours", "packed",
+           "restored", "svm", "xgboost"]

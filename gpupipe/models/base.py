@@ -213,6 +213,14 @@ def model_of(kind: str, params: Mapping[str, Any]) -> Model:
     return model
 
 
+def check_task(kind: str, task: str) -> None:
+    """ConfigError where a family has nothing for this task, naming those that have."""
+    if task not in MODELS[kind].tasks:
+        able = [other for other, family in MODELS.items() if task in family.tasks]
+        raise ConfigError(f"model {kind!r} is not for {task} targets",
+                          hint=f"take one of {', '.join(able)}")
+
+
 LIBRARIES = threading.Lock()
 """Held while a family's library is imported, so that no two are at once."""
 

@@ -1,4 +1,4 @@
-"""Linear models by scikit-learn, or cuML on a GPU: logistic regression, ridge, lasso, elastic net."""
+"""Linear models by scikit-learn, or cuML on a GPU: logistic, ridge, lasso, elastic net."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class KernelMachine:
 
     def _pairs(self, chunk: Array) -> Array:
         assert self._ready is not None
-        xp, vectors, squares, coefficients, intercept = self._ready
+        _, vectors, squares, coefficients, intercept = self._ready
         values = self._kernel(chunk.astype("float64"), vectors, squares)
         return product(sliced(values), coefficients) + intercept
 

@@ -1,4 +1,4 @@
-"""Support vector machines by scikit-learn, or cuML on a GPU, with probabilities by Platt scaling."""
+"""Support vector machines by scikit-learn, or cuML on a GPU, and probabilities by Platt scaling."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LINEAR_ROUNDS = 1_000
 
 @register("svm")
 class SVM:
-    """SVC and SVR, by ``kernel``: ``rbf``, ``poly``, or ``linear``, which is LinearSVC and LinearSVR.
+    """SVC and SVR with ``kernel`` ``rbf`` or ``poly``; LinearSVC and LinearSVR with ``linear``.
 
     ``C``, ``gamma``, ``degree``, ``coef0``, ``epsilon``, ``tol``, ``max_iter`` and ``class_weight``
     are scikit-learn's. Probabilities are those of ``CalibratedClassifierCV(ensemble=False)``:
@@ -113,8 +113,8 @@ class SVM:
     def _check_rows(self, rows: int) -> None:
         if self.params["kernel"] != "linear" and rows > self.params["max_rows"]:
             raise DataError(
-                f"model 'svm' with kernel {self.params['kernel']} has {rows:,} rows to learn from; its "
-                f"time grows with their square, and max_rows is {self.params['max_rows']:,}",
+                f"model 'svm' with kernel {self.params['kernel']} has {rows:,} rows to learn from; "
+                f"its time grows with their square, and max_rows is {self.params['max_rows']:,}",
                 hint="set model.params.kernel to linear, take another model, or set "
                 "model.params.max_rows higher and wait")
 

@@ -24,6 +24,8 @@ TARGETS = {
 }
 each_model = pytest.mark.parametrize("kind", list(MODELS))
 each_task = pytest.mark.parametrize("task", list(TARGETS))
+each_model_and_task = pytest.mark.parametrize(
+    ("kind", "task"), [(kind, task) for kind, family in MODELS.items() for task in family.tasks])
 PARAMS: dict[str, dict] = {"xgboost": {"n_estimators": 20}}
 """What keeps a family quick here; a new one runs with its defaults."""
 
@@ -50,8 +52,7 @@ def predict(model: FittedModel, rows: Matrix) -> np.ndarray:
     return np.concatenate([model.predict(c) for c in rows.chunks])
 
 
-@each_model
-@each_task
+@each_model_and_task
 class TestEveryModel:
     def test_predictions_have_the_promised_shape_and_are_probabilities(self, kind, task):
         train = problem(task)
