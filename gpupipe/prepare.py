@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from gpupipe.data.split import Split
 from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import Layout, shared_out
 from gpupipe.errors import ConfigError
-from gpupipe.features import bind_features, default_notes, default_steps, steps_of
+from gpupipe.features import bind_features, default_notes, default_steps, steps_of, varied
 from gpupipe.models import Model, model_of
 from gpupipe.models.base import check_task
 from gpupipe.rows import (
@@ -48,6 +48,33 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Binder:
+    """Makes the features of a model: by the pipeline's own steps, or by its defaults."""
+
+    config: PipelineConfig
+    own: list[Step] | None
+    features: list[Feature]
+    profile: Profile
+    target: Target
+
+    def graph(self, model: Model, choices: Mapping[str, Any] | None = None) -> Graph:
+        """The graph of the features, with other parameters of steps where there are ``choices``:
+        by ``step.parameter``; ``encoder`` is the default step for text of few levels.
+
+        ConfigError for choices that do not fit the steps.
+        """
+        choices = dict(choices or {})
+        encoder = choices.pop("encoder", "auto")
+        if self.own is not None and encoder != "auto":
+            raise ConfigError("features.encoder is about the default steps; this file has its own",
+                              hint="vary features.<step>.<parameter>")
+        steps = self.own if self.own is not None else default_steps(
+            self.features, self.profile, model.needs, encoder)
+        return bind_features(self.config, self.features, varied(steps, choices), self.target,
+                             self.profile.constant())
+
+
+@dataclass(frozen=True)
 class Prepared:
     """All that is known before anything is learned: rows with their buckets, graphs, views.
 
@@ -64,6 +91,7 @@ class Prepared:
     views: list[View]
     notes: list[str]
     checkpoints: Checkpoints
+    binder: Binder
 
     @property
     def graphs(self) -> list[Graph]:
@@ -108,23 +136,22 @@ def prepare(
     with timings.stage("split", dataset.rows):
         split, rows = split_rows(config, profile, target)
     engine.pin(rows)
-    features = raw_features(config, dataset)
-    candidates = [Candidate("model", model, _graph(config, own_steps, features, profile, model,
-                                                   target))]
+    binder = Binder(config, own_steps, raw_features(config, dataset), profile, target)
+    candidates = [Candidate("model", model, binder.graph(model))]
     if own_steps is None:
-        notes += default_notes(features, profile)
+        notes += default_notes(binder.features, profile)
     for kind in config.evaluate.baselines if baselines else ():
         if kind == config.model.kind and own_steps is None:
             continue
         baseline = model_of(kind, {})
-        graph = _graph(config, None, features, profile, baseline, target)
+        graph = replace(binder, own=None).graph(baseline)
         candidates.append(Candidate(kind, baseline, graph, BASELINE_ROWS))
     if not reader.keeps:  # the profile was there already, and nothing was read for it
         reader.keep(list(dict.fromkeys(name for c in candidates for name in c.graph.raw)))
     views = [View("final", split.train)]
     views += [View(f"fold {i}", f.train) for i, f in enumerate(split.folds, 1)]
     return Prepared(config, reader, profile, target, split, Rowed(reader, rows, split.buckets),
-                    candidates, views, notes, split_scope(checkpoints, config))
+                    candidates, views, notes, split_scope(checkpoints, config), binder)
 
 
 def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints:
@@ -134,14 +161,6 @@ def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints
         split=digest([config.split.model_dump(mode="json"), config.seed]),
         rows=digest([data.target, data.positive, data.task, data.weight, data.key, data.drop]),
     )
-
-
-def _graph(
-    config: PipelineConfig, own: list[Step] | None, features: Sequence[Feature],
-    profile: Profile, model: Model, target: Target,
-) -> Graph:
-    steps = own if own is not None else default_steps(features, profile, model.needs)
-    return bind_features(config, features, steps, target, profile.constant())
 
 
 def _check_task(config: PipelineConfig, target: Target) -> None:

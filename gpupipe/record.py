@@ -107,6 +107,9 @@ def manifest_of(
         "seed": trained.config.seed, "git_commit": git_commit(trained.config.base),
         "versions": versions(), "platform": platform.platform(),
         "notes": [*dataset.notes, *trained.notes],
+        "model": {"kind": trained.final.kind, "params": trained.params,
+                  "rounds": trained.final.rounds},
+        "search": None if trained.chosen is None else trained.chosen.to_json(),
     }
 
 
@@ -136,8 +139,7 @@ def report_of(
         "metrics": metrics, "slices": sliced,
         "importances": [{"feature": n, "gain": v, "share": v}
                         for n, v in trained.final.importances()],
-        "model": {"kind": trained.final.kind, "params": getattr(
-            outcome.candidate.model, "params", {}), "rounds": trained.final.rounds},
+        "model": manifest["model"],
         "features": [{"step": s.name, "columns_in": list(i), "columns_out": list(o)}
                      for s, i, o in outcome.candidate.graph.stages if i or o],
         "scans": scans_of(outcome.candidate.graph, dataset.rows),

@@ -48,7 +48,8 @@ class TuneConfig(Section):
     @property
     def wanted(self) -> bool:
         """Whether there is anything to search."""
-        return any(b is not None for b in (self.trials, self.minutes, self.work_units))
+        budgets = (self.trials, self.minutes, self.work_units)
+        return self.sampler == "grid" or any(b is not None for b in budgets)
 
 
 class EnsembleConfig(Section):

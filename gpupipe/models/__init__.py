@@ -1,6 +1,14 @@
 """Model families: one file each, all behind `base.Model`."""
 
-from gpupipe.models import constant, linear, naive_bayes, neighbours, svm, xgboost
+from gpupipe.models import (
+    constant,
+    ensemble,
+    linear,
+    naive_bayes,
+    neighbours,
+    svm,
+    xgboost,
+)
 from gpupipe.models.base import (
     MODELS,
     FittedModel,
@@ -8,6 +16,8 @@ from gpupipe.models.base import (
     Model,
     OneOf,
     Range,
+    Space,
+    Task,
     Training,
     load_ahead,
     model_of,
@@ -15,6 +25,6 @@ from gpupipe.models.base import (
     restored,
 )
 
-__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Training", "constant",
-           "linear", "load_ahead", "model_of", "naive_bayes", "neighbours", "packed",
-           "restored", "svm", "xgboost"]
+__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Space", "Task",
+           "Training", "constant", "ensemble", "linear", "load_ahead", "model_of",
+           "naive_bayes", "neighbours", "packed", "restored", "svm", "xgboost"]

@@ -6,6 +6,7 @@ To add a family, write a file with a class like those here and decorate it with
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -219,6 +220,12 @@ def check_task(kind: str, task: str) -> None:
         able = [other for other, family in MODELS.items() if task in family.tasks]
         raise ConfigError(f"model {kind!r} is not for {task} targets",
                           hint=f"take one of {', '.join(able)}")
+
+
+def installed(kind: str) -> bool:
+    """Whether the library is there that a family's training needs (its ``requires``)."""
+    library = getattr(MODELS[kind], "requires", None)
+    return library is None or importlib.util.find_spec(library) is not None
 
 
 LIBRARIES = threading.Lock()
