@@ -59,7 +59,6 @@ class Neighbours:
     needs: ClassVar[Needs] = "numbers"
     space: ClassVar[Space] = {
         "n_neighbors": Range(1, 100, log=True), "weights": OneOf(("uniform", "distance")),
-        "metric": OneOf(("euclidean", "manhattan")),
     }
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False

@@ -43,7 +43,7 @@ from gpupipe.steps.base import Target
 DEFAULTS: dict[str, Any] = {
     "C": 1.0, "kernel": "rbf", "gamma": "scale", "degree": 3, "coef0": 0.0, "epsilon": 0.1,
     "tol": 1e-3, "max_iter": -1, "class_weight": None, "scale_target": True, "cv": 5,
-    "max_rows": 20_000,
+    "max_rows": 10_000,
 }
 LINEAR_ROUNDS = 1_000
 """``max_iter`` of the linear kernel's solver where none is set: it is liblinear's own."""
