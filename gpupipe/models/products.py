@@ -15,10 +15,16 @@ from dataclasses import dataclass
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
 
+LEAST = 2.0**-1022
+"""The least power of two that is not written with fewer bits."""
+
 
 @dataclass(frozen=True)
 class Sliced:
-    """Rows ``(high + low / 2^bits) / 2^bits * scale``: whole float64 ``[n, width]``, ``[n]``."""
+    """Rows ``(high + low / 2^bits) * 2 / 2^bits * scale``: whole float64 ``[n, width]``, ``[n]``.
+
+    A scale is the power of two at or below the row's greatest value.
+    """
 
     high: Array
     low: Array
@@ -30,9 +36,9 @@ def sliced(x: Array) -> Sliced:
     """The rows of a float64 matrix ``[n, width]`` of finite values in two slices."""
     xp = namespace(x)
     bits = (53 - max(1, int(x.shape[1]) - 1).bit_length()) // 2
-    _, exponent = xp.frexp(xp.abs(x).max(axis=1))
-    scale = xp.ldexp(xp.ones(len(x)), exponent)
-    lifted = x / scale[:, None] * 2.0**bits  # powers of two: nothing is rounded
+    exponent = xp.abs(x).max(axis=1).view("int64") >> 52
+    scale = xp.maximum((exponent << 52).view("float64"), LEAST)
+    lifted = x / scale[:, None] * 2.0 ** (bits - 1)  # powers of two: nothing is rounded
     high = xp.rint(lifted)
     return Sliced(high, xp.rint((lifted - high) * 2.0**bits), scale, bits)
 
@@ -43,5 +49,6 @@ def product(left: Sliced, right: Sliced) -> Array:
     great = left.high @ right.high.T
     small = xp.concatenate([left.high, left.low], axis=1) @ xp.concatenate(
         [right.low, right.high], axis=1).T
-    unit = 2.0 ** -left.bits
-    return (great + small * unit) * (left.scale[:, None] * unit) * (right.scale * unit)
+    unit = 2.0 ** (1 - left.bits)
+    whole = great + small * 2.0**-left.bits
+    return whole * (left.scale[:, None] * unit) * (right.scale * unit)
