@@ -18,7 +18,7 @@ from gpupipe.engine.arrays import to_host
 from gpupipe.engine.hashing import mix64
 from gpupipe.engine.machine import release_memory
 from gpupipe.models import FittedModel, Matrix
-from gpupipe.steps.graph import Batch, Fitted, Graph, feature_names, matrix
+from gpupipe.steps.graph import Batch, Fitted, Graph, feature_names, feature_origins, matrix
 from gpupipe.steps.scan import Rowed
 
 
@@ -126,7 +126,8 @@ class _Wanted:
         target, weight = _rows_of(self.source, self.buckets, self.share)
         names = feature_names(self.ask.graph, self.ask.fitted)
         return Matrix(self if chunks is None else tuple(chunks), target, weight,
-                      tuple(n for n, _ in names), tuple(k for _, k in names))
+                      tuple(n for n, _ in names), tuple(k for _, k in names),
+                      feature_origins(self.ask.graph, self.ask.fitted))
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,15 @@ from gpupipe.data.batches import read_by_host
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.reader import Reader
 from gpupipe.data.split import Split
+from gpupipe.decide import check_choices
+from gpupipe.decide.finish import QUANTILES, split_for
 from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import Layout, shared_out
 from gpupipe.errors import ConfigError
 from gpupipe.features import bind_features, default_notes, default_steps, steps_of, varied
 from gpupipe.models import Model, model_of
 from gpupipe.models.base import check_task
+from gpupipe.models.quantiles import quantiles_for
 from gpupipe.rows import (
     check_columns,
     check_metrics,
@@ -133,8 +136,10 @@ def prepare(
         notes += [f"column {name!r} is read by the host, not by the GPU: {why}"
                   for name, why in slow.items()]
     check_metrics(config, target)
+    check_choices(config, target)
     with timings.stage("split", dataset.rows):
         split, rows = split_rows(config, profile, target)
+        split = split_for(config, split)
     engine.pin(rows)
     binder = Binder(config, own_steps, raw_features(config, dataset), profile, target)
     candidates = [Candidate("model", model, binder.graph(model))]
@@ -146,6 +151,9 @@ def prepare(
         baseline = model_of(kind, {})
         graph = replace(binder, own=None).graph(baseline)
         candidates.append(Candidate(kind, baseline, graph, BASELINE_ROWS))
+    if config.intervals.coverage is not None and config.intervals.method == "cqr":
+        ends = quantiles_for(config.model, config.intervals.coverage)
+        candidates.append(Candidate(QUANTILES, ends, candidates[0].graph))
     if not reader.keeps:  # the profile was there already, and nothing was read for it
         reader.keep(list(dict.fromkeys(name for c in candidates for name in c.graph.raw)))
     views = [View("final", split.train)]
@@ -158,7 +166,7 @@ def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints
     """The checkpoints of what follows from the split: which rows there are, and their target."""
     data = config.data
     return checkpoints.given(
-        split=digest([config.split.model_dump(mode="json"), config.seed]),
+        split=digest([config.split.model_dump(mode="json", exclude={"honesty"}), config.seed]),
         rows=digest([data.target, data.positive, data.task, data.weight, data.key, data.drop]),
     )
 

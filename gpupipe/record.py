@@ -15,6 +15,7 @@ from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.data.dataset import Dataset
 from gpupipe.describe import column_of
 from gpupipe.judging import headline, pictures
+from gpupipe.models.wrappers import innermost
 from gpupipe.stats.quantiles import Extremes, Histogram
 from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import MOMENTS
@@ -59,6 +60,7 @@ def contents_of(trained: Trained) -> Contents:
         "weight": config.data.weight, "metrics": config.evaluate.metrics,
         "split": trained.split.to_json(), "seed": config.seed, "versions": versions(),
         "data": {"fingerprint": trained.dataset.fingerprint, "rows": trained.dataset.rows},
+        **trained.finished.kept(),
     }
     schema = trained.dataset.schema.select(
         [f.name for f in trained.dataset.schema if f.name in set(outcome.candidate.graph.raw)]
@@ -107,7 +109,7 @@ def manifest_of(
         "seed": trained.config.seed, "git_commit": git_commit(trained.config.base),
         "versions": versions(), "platform": platform.platform(),
         "notes": [*dataset.notes, *trained.notes],
-        "model": {"kind": trained.final.kind, "params": trained.params,
+        "model": {"kind": innermost(trained.final).kind, "params": trained.params,
                   "rounds": trained.final.rounds},
         "search": None if trained.chosen is None else trained.chosen.to_json(),
     }
@@ -143,7 +145,7 @@ def report_of(
         "features": [{"step": s.name, "columns_in": list(i), "columns_out": list(o)}
                      for s, i, o in outcome.candidate.graph.stages if i or o],
         "scans": scans_of(outcome.candidate.graph, dataset.rows),
-        "versions": manifest["versions"], "seed": config.seed,
+        "versions": manifest["versions"], "seed": config.seed, **trained.finished.to_json(),
     }
     if headline(metrics):
         data["curves"] = pictures(trained)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,8 +17,11 @@ import numpy as np
 
 from gpupipe.checkpoints import NOWHERE, Checkpoints
 from gpupipe.config import PipelineConfig
+from gpupipe.config.choosing import IntervalsConfig
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.split import Split
+from gpupipe.decide import Finished, finish
+from gpupipe.decide.finish import QUANTILES
 from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import MIB, Layout
 from gpupipe.errors import EnvironmentFault
@@ -26,6 +29,7 @@ from gpupipe.fingerprint import fingerprint
 from gpupipe.folds import Trainer, predicted, rounds_of
 from gpupipe.matrices import Source
 from gpupipe.models import FittedModel, Training
+from gpupipe.models.wrappers import Picked
 from gpupipe.prepare import Candidate, prepare
 from gpupipe.steps import Target
 from gpupipe.steps.graph import Fitted, feature_names
@@ -34,7 +38,7 @@ from gpupipe.steps.profile import Profile
 from gpupipe.steps.scan import Knowledge, Rowed, learn
 from gpupipe.timings import Timings
 from gpupipe.tune import Chosen, choose, graphs_of
-from gpupipe.tune.ensemble import Ensemble, fitted_ensemble, united
+from gpupipe.tune.ensemble import Ensemble, columns_of, fitted_ensemble, united
 from gpupipe.tune.search import Truth
 
 TOLERANCE = 1.25
@@ -86,6 +90,8 @@ class Trained:
     checkpoints: Checkpoints
     chosen: Chosen | None = None
     """What a search found; None where there was none."""
+    finished: Finished = field(default_factory=Finished)
+    """What was made of the predictions: calibration, threshold, intervals."""
 
     @property
     def model(self) -> Outcome:
@@ -168,6 +174,8 @@ def train(
                                     progress)
             trained.notes += trained.chosen.found.notes
         _train_all(trained, ready.candidates, fitted, bench, progress, final)
+    _side_by_side(trained)
+    finish(trained)
     return trained
 
 
@@ -177,12 +185,14 @@ def retrain(
     """The model that was asked for, trained with another seed.
 
     Rows, split and what the steps learned stay as they are, so that what differs is the training.
+    There are no intervals: their quantiles are a model of their own.
     """
-    config = trained.config.model_copy(update={"seed": seed})
+    config = trained.config.model_copy(update={"seed": seed, "intervals": IntervalsConfig()})
     again = replace(trained, config=config, outcomes={}, notes=[], checkpoints=NOWHERE)
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
         _train_all(again, [trained.model.candidate], [list(trained.model.views)],
                    _bench(again, Path(folder)), progress, final=trained.model.final is not None)
+    finish(again)
     return again
 
 
@@ -297,6 +307,22 @@ def _train_all(
     if reused:
         trained.notes.append(f"{reused} of {total} models were trained by an earlier run "
                              "on the same data, and are used again")
+
+
+def _side_by_side(trained: Trained) -> None:
+    """Give the model and that of its quantiles the features of both, where a search found the
+    model others than the file's."""
+    model, ends = trained.model, trained.outcomes.get(QUANTILES)
+    if ends is None or ends.candidate.graph is model.candidate.graph:
+        return
+    graphs = [o.candidate.graph for o in (model, ends)]
+    unions = [united(graphs, views) for views in zip(model.views, ends.views, strict=True)]
+    whole, fitted = unions[0]
+    for outcome, graph in zip((model, ends), graphs, strict=True):
+        if outcome.final is not None:
+            outcome.final = Picked(outcome.final, columns_of(graph, whole, fitted))
+    model.candidate = replace(model.candidate, graph=whole)
+    model.views = [learned for _, learned in unions]
 
 
 def _together(ensemble: Ensemble, members: Sequence[Outcome]) -> Outcome:

@@ -108,6 +108,9 @@ class SplitConfig(Section):
     """The column to cut at; the newest rows are the holdout."""
     gap: str | float | None = None
     """Left out between training and judging: a duration (7d, 12h) or a number."""
+    honesty: bool | Literal["auto"] = "auto"
+    """Whether the model is also judged under a random, a group and a time split, on a sample;
+    auto: where the data have groups or a time."""
 
     @field_validator("folds")
     @classmethod

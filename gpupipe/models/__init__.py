@@ -1,12 +1,17 @@
 """Model families: one file each, all behind `base.Model`."""
 
 from gpupipe.models import (
+    catboost,
     constant,
     ensemble,
+    forest,
+    lightgbm,
     linear,
     naive_bayes,
     neighbours,
+    quantiles,
     svm,
+    wrappers,
     xgboost,
 )
 from gpupipe.models.base import (
@@ -25,6 +30,30 @@ from gpupipe.models.base import (
     restored,
 )
 
-__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Space", "Task",
-           "Training", "constant", "ensemble", "linear", "load_ahead", "model_of",
-           "naive_bayes", "neighbours", "packed", "restored", "svm", "xgboost"]
+__all__ = [
+    "MODELS",
+    "FittedModel",
+    "Matrix",
+    "Model",
+    "OneOf",
+    "Range",
+    "Space",
+    "Task",
+    "Training",
+    "catboost",
+    "constant",
+    "ensemble",
+    "forest",
+    "lightgbm",
+    "linear",
+    "load_ahead",
+    "model_of",
+    "naive_bayes",
+    "neighbours",
+    "packed",
+    "quantiles",
+    "restored",
+    "svm",
+    "wrappers",
+    "xgboost",
+]

@@ -63,6 +63,7 @@ class Matrix:
     weight : float64 ``[n]`` or None.
     names : of the features, ``[features]``.
     categorical : which features are unordered codes, ``[features]``.
+    origins : the source columns that features were made of, ``[features]``, where they are known.
     """
 
     chunks: Iterable[Array]
@@ -70,6 +71,7 @@ class Matrix:
     weight: Array | None
     names: tuple[str, ...]
     categorical: tuple[bool, ...]
+    origins: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -142,14 +144,19 @@ class Model(Protocol):
     tasks: ClassVar[tuple[Task, ...]]
     space: ClassVar[Space]
     """Where a search looks for its parameters."""
-    streams: bool
-    """Whether it learns chunk by chunk, without the whole matrix in memory; a family may do so
-    with some of its parameters alone."""
     spreads: ClassVar[bool]
     """Whether processes with some of the rows each can train it together: such a family has
     ``ring`` and ``joined`` (see `models.ring`)."""
 
     def __init__(self, params: Mapping[str, Any]) -> None: ...
+
+    @property
+    def streams(self) -> bool:
+        """Whether it learns chunk by chunk, without the whole matrix in memory.
+
+        Mostly an attribute of the class; some families do so with some parameters alone.
+        """
+        ...
 
     def fit(
         self, train: Matrix, valid: Matrix | None, target: Target, how: Training

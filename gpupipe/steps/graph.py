@@ -276,6 +276,18 @@ def feature_names(graph: Graph, fitted: Fitted) -> list[tuple[str, bool]]:
     return again
 
 
+def feature_origins(graph: Graph, fitted: Fitted) -> tuple[str, ...]:
+    """The source column that each column of the matrix was made of, in order."""
+    found: list[str] = []
+    for node in graph.outputs:
+        count = 1
+        if node.feature.dtype == "block":
+            assert node.made_by is not None
+            count = len(fitted.params[node.made_by.key]["names"])
+        found.extend([node.raw] * count)
+    return tuple(found)
+
+
 def matrix(graph: Graph, fitted: Fitted, batch: Batch) -> Any:
     """The model's features for one batch: a float32 array ``[n, features]``, NaN for missing."""
     xp = batch.fx.xp

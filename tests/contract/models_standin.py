@@ -108,12 +108,15 @@ def make_cuml(record: Record, cupy: Any) -> dict[str, types.ModuleType]:
         modules[f"cuml.{name}"] = module = types.ModuleType(f"cuml.{name}")
         setattr(modules["cuml"], name, module)
         for estimator in estimators:
-            setattr(module, estimator, _estimator(record, cupy, name, estimator))
+            setattr(module, estimator, (
+                _forest(record, cupy, estimator) if name == "ensemble"
+                else _estimator(record, cupy, name, estimator)))
     return modules
 
 
 ESTIMATORS = {"linear_model": ("LogisticRegression", "Ridge", "ElasticNet"),
-              "svm": ("SVC", "SVR", "LinearSVC", "LinearSVR")}
+              "svm": ("SVC", "SVR", "LinearSVC", "LinearSVR"),
+              "ensemble": ("RandomForestClassifier", "RandomForestRegressor")}
 LEARNED = dict.fromkeys(("SVC", "SVR"), ("support_", "dual_coef_", "intercept_"))
 """What a kernel machine has learned; of all others it is coefficients and intercept."""
 
@@ -158,3 +161,66 @@ def _on_the_cpu(module: str, name: str, params: dict[str, Any], weight: np.ndarr
         own["l1_ratio"] = params.get("l1_ratio", 0.0)
         own["solver"] = "saga" if params["penalty"] == "elasticnet" else "lbfgs"
     return getattr(importlib.import_module(f"sklearn.{module}"), name)(**own)
+
+
+def _forest(record: Record, cupy: Any, name: str) -> type:
+    """cuML's forest: scikit-learn's, in treelite's words. It takes no missing values."""
+    owner = f"cuml.ensemble.{name}"
+    back = {"gini": "gini", "entropy": "entropy", "mse": "squared_error", "poisson": "poisson"}
+
+    class Forest:
+        def __init__(self, **params: Any) -> None:
+            record.call(owner, "__init__", 0, params)
+            self.params = {k: v for k, v in params.items() if k not in ("n_streams", "output_type")}
+            self.params["criterion"] = back[self.params.pop("split_criterion")]
+            leaves = self.params.pop("max_leaves")
+            self.params["max_leaf_nodes"] = None if leaves == -1 else leaves
+
+        def fit(self, X: Any, y: Any, sample_weight: Any = None) -> None:
+            import sklearn.ensemble
+
+            record.call(owner, "fit", 2, ["sample_weight"])
+            assert all(isinstance(a, cupy.ndarray) for a in (X, y))
+            assert X._host.dtype == np.float32 and np.isfinite(X._host).all()
+            weight = None if sample_weight is None else sample_weight._host
+            self.made = getattr(sklearn.ensemble, name)(**self.params)
+            self.made.fit(X._host, y._host, sample_weight=weight)
+
+        def as_treelite(self) -> Any:
+            record.call(owner, "as_treelite", 0)
+            return _Treelite(record, self.made.estimators_)
+
+    return Forest
+
+
+class _Treelite:
+    """A treelite model of a forest: as much of it as is read."""
+
+    def __init__(self, record: Record, estimators: Any) -> None:
+        self.record, self.estimators = record, estimators
+
+    @property
+    def num_tree(self) -> int:
+        self.record.get("treelite.Model", "num_tree")
+        return len(self.estimators)
+
+    def get_tree_accessor(self, tree_id: int) -> Any:
+        self.record.call("treelite.Model", "get_tree_accessor", 1)
+        tree, record = self.estimators[tree_id].tree_, self.record
+        leaf, classes = tree.children_left < 0, tree.value.shape[2]
+        sizes = np.where(leaf, classes, 0) if classes > 1 else np.zeros(len(leaf), int)
+        fields = {
+            "cleft": tree.children_left, "cright": tree.children_right,
+            "split_index": tree.feature, "threshold": tree.threshold,
+            "cmp": np.where(leaf, 0, 3), "default_left": ~leaf, "data_count": tree.n_node_samples,
+            "leaf_value": tree.value[:, 0, 0],
+            "leaf_vector": tree.value[leaf & (sizes > 0), 0].ravel(),
+            "leaf_vector_begin": np.cumsum(sizes) - sizes, "leaf_vector_end": np.cumsum(sizes),
+        }
+
+        class Accessor:
+            def get_field(self, name: str) -> np.ndarray:
+                record.call("treelite.model.TreeAccessor", "get_field", 1)
+                return np.asarray(fields[name])
+
+        return Accessor()

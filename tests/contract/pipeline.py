@@ -125,6 +125,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "linear svm": {"kind": "svm", "params": {"kernel": "linear"}},
     "gaussian": {"kind": "naive_bayes"},
     "bernoulli": {"kind": "naive_bayes", "params": {"distribution": "bernoulli"}},
+    "forest": {"kind": "forest", "params": {"n_estimators": 20, "max_depth": 6}},
     "constant": {"kind": "constant"},
 }
 

@@ -54,6 +54,16 @@ def test_a_model_is_trained_and_judged_without_a_copy_to_the_host(task, model, t
     assert np.isfinite(predictions(found)).all()
 
 
+@pytest.mark.parametrize("task", ["multiclass", "regression"])
+def test_a_forest_is_trained_there_and_scored_anywhere(task, tmp_path):
+    """Missing values go another way there: the predictions are alike, and not the same."""
+    expected = train_on(PandasFrames(), tmp_path, task, MODELS["forest"])
+    with standing_in():
+        found = train_on(CudfFrames(), tmp_path, task, MODELS["forest"])
+    assert found.fingerprint == expected.fingerprint
+    assert np.corrcoef(predictions(found).ravel(), predictions(expected).ravel())[0, 1] > 0.8
+
+
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_predictions_are_judged_where_they_lie(task, weighted):
