@@ -148,7 +148,8 @@ def test_families_of_numbers_are_scored_without_scikit_learn(tmp_path):
     pq.write_table(NEW, tmp_path / "new.parquet")
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "new.parquet"),
-         *(str(tmp_path / kind) for kind in kinds)], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+         *(str(tmp_path / kind) for kind in kinds)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [b.scores(NEW).tobytes().hex() for b in bundles]
 
