@@ -83,6 +83,7 @@ class LightGBM:
     }
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
+    requires: ClassVar[str] = "lightgbm"
     library = staticmethod(partial(optional_library, "lightgbm", "LightGBM"))
 
     def __init__(self, params: Mapping[str, Any]) -> None:

@@ -67,6 +67,29 @@ class Tree:
     gain: np.ndarray
 
 
+NEVER = -100.0
+"""A margin from which a logistic or softmax makes no more than 4e-44, and an exponential too."""
+
+
+def leaf(value: float) -> Tree:
+    """A tree of its root alone."""
+    one = np.ones(1)
+    return Tree(-one.astype(np.int64), -one.astype(np.int64), 0 * one, 0 * one, one < 0,
+                value * one, one, 0 * one)
+
+
+def constant(y: np.ndarray, link: Link, classes: int) -> list[Tree]:
+    """The trees of one round that predict the one value, or class, that ``y`` has."""
+    value = float(y[0])
+    if link == "softmax":
+        return [leaf(0.0 if c == value else NEVER) for c in range(classes)]
+    if link == "logistic":
+        return [leaf(-NEVER if value else NEVER)]
+    if link == "log":
+        value = float(np.log(value)) if value > 0 else NEVER
+    return [leaf(value)]
+
+
 def above(thresholds: np.ndarray) -> np.ndarray:
     """The float32 ``u`` for which ``x < u`` is ``x <= t``, for every float32 ``x``."""
     with np.errstate(over="ignore"):  # what is past every float32 is past every feature
