@@ -147,7 +147,7 @@ class ModelConfig(Section):
     """What learns."""
 
     kind: str = "xgboost"
-    """A registered model: xgboost, linear, constant."""
+    """A family: xgboost, lightgbm, catboost, forest, linear, constant."""
     params: dict[str, Any] = {}
     """Its parameters, under its library's own names."""
 

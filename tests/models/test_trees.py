@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import catboost
@@ -95,6 +96,28 @@ def test_predictions_are_the_librarys_own(kind, task, made):
         x = np.where(np.isnan(x) & ~np.isnan(train.chunks[0]).any(axis=0), 0, x).astype("f4")
     expected = own_predictions(kind, task, made["model"], x)
     np.testing.assert_allclose(model.predict(x), expected, rtol=2e-6, atol=2e-6)
+
+
+@each_task
+def test_lightgbms_sets_of_codes_are_xgboosts(task, made):
+    rng = np.random.default_rng(3)
+    codes = rng.integers(0, 70, 1200)
+    train = problem(task, chunks=1, categorical=True)
+    train.chunks[0][:, 3] = codes
+    train.chunks[0][::11, 3] = np.nan
+    signal = train.target + np.isin(codes, [2, 3, 5, 31, 32, 33, 64, 69]) * 2.0
+    y = signal if task == "regression" else np.minimum(signal, len(TARGETS[task].classes) - 1)
+    train = replace(train, target=y.astype(train.target.dtype))
+    model = fit("lightgbm", task, train, min_data_per_group=5, cat_smooth=1.0)
+    x = train.chunks[0].copy()
+    x[:300, 3] = rng.integers(-3, 200, 300)  # and codes that training never saw
+    np.testing.assert_allclose(model.predict(x), made["model"].predict(x), rtol=2e-6, atol=2e-6)
+    text = model.booster.save_raw("json").decode()
+    assert '"split_type":[1' in text or ",1," in text.partition('"split_type"')[2][:40]
+    shap = model.booster.predict(xgboost.DMatrix(
+        x, feature_types=["q", "q", "q", "c"], enable_categorical=True), pred_contribs=True)
+    expected = made["model"].predict(x, pred_contrib=True)
+    np.testing.assert_allclose(shap.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
 
 
 @each_task
