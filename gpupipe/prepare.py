@@ -12,11 +12,14 @@ from gpupipe.data.batches import read_by_host
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.reader import Reader
 from gpupipe.data.split import Split
+from gpupipe.decide import check_choices
+from gpupipe.decide.finish import QUANTILES, split_for
 from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import Layout, shared_out
 from gpupipe.errors import ConfigError
 from gpupipe.features import bind_features, default_notes, default_steps, steps_of, varied
 from gpupipe.models import Model, model_of
+from gpupipe.models.quantiles import quantiles_for
 from gpupipe.rows import (
     check_columns,
     check_metrics,
@@ -26,6 +29,7 @@ from gpupipe.rows import (
     split_columns,
     split_rows,
 )
+from gpupipe.select import SELECT, selecting, selector_of
 from gpupipe.steps import Feature, Step, Target
 from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import Profile, take_profile
@@ -72,6 +76,18 @@ class Binder:
         return bind_features(self.config, self.features, varied(steps, choices), self.target,
                              self.profile.constant())
 
+    def candidate(self, model: Model, choices: Mapping[str, Any] | None = None) -> Candidate:
+        """The model with its features, and with the selection that the file asks for.
+
+        ``choices`` are those of `graph`, and parameters of the selection by
+        ``select.method.parameter``.
+        """
+        given = choices or {}
+        of_selection = {k.removeprefix(SELECT): v for k, v in given.items()
+                        if k.startswith(SELECT)}
+        graph = self.graph(model, {k: v for k, v in given.items() if not k.startswith(SELECT)})
+        return Candidate("model", selecting(self.config, model, graph, of_selection), graph)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -114,6 +130,7 @@ def prepare(
     """Check the pipeline against its data, profile it, split it and bind its features."""
     timings = timings or Timings()
     model = _model(config, config.model.kind, config.model.params)
+    selector_of(config)  # what is wrong there is told before any work
     own_steps = steps_of(config)
     check_columns(config, dataset)
     group, moment = split_columns(config)
@@ -131,11 +148,13 @@ def prepare(
         notes += [f"column {name!r} is read by the host, not by the GPU: {why}"
                   for name, why in slow.items()]
     check_metrics(config, target)
+    check_choices(config, target)
     with timings.stage("split", dataset.rows):
         split, rows = split_rows(config, profile, target)
+        split = split_for(config, split)
     engine.pin(rows)
     binder = Binder(config, own_steps, raw_features(config, dataset), profile, target)
-    candidates = [Candidate("model", model, binder.graph(model))]
+    candidates = [binder.candidate(model)]
     if own_steps is None:
         notes += default_notes(binder.features, profile)
     for kind in config.evaluate.baselines if baselines else ():
@@ -144,6 +163,9 @@ def prepare(
         baseline = model_of(kind, {})
         graph = replace(binder, own=None).graph(baseline)
         candidates.append(Candidate(kind, baseline, graph, BASELINE_ROWS))
+    if config.intervals.coverage is not None and config.intervals.method == "cqr":
+        ends = quantiles_for(config.model, config.intervals.coverage)
+        candidates.append(Candidate(QUANTILES, ends, candidates[0].graph))
     if not reader.keeps:  # the profile was there already, and nothing was read for it
         reader.keep(list(dict.fromkeys(name for c in candidates for name in c.graph.raw)))
     views = [View("final", split.train)]
@@ -156,7 +178,7 @@ def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints
     """The checkpoints of what follows from the split: which rows there are, and their target."""
     data = config.data
     return checkpoints.given(
-        split=digest([config.split.model_dump(mode="json"), config.seed]),
+        split=digest([config.split.model_dump(mode="json", exclude={"honesty"}), config.seed]),
         rows=digest([data.target, data.positive, data.task, data.weight, data.key, data.drop]),
     )
 

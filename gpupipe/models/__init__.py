@@ -1,6 +1,17 @@
 """Model families: one file each, all behind `base.Model`."""
 
-from gpupipe.models import catboost, constant, ensemble, forest, lightgbm, linear, xgboost
+from gpupipe.models import (
+    catboost,
+    constant,
+    ensemble,
+    forest,
+    lightgbm,
+    linear,
+    quantiles,
+    selected,
+    wrappers,
+    xgboost,
+)
 from gpupipe.models.base import (
     MODELS,
     FittedModel,
@@ -17,6 +28,28 @@ from gpupipe.models.base import (
     restored,
 )
 
-__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Space", "Task",
-           "Training", "catboost", "constant", "ensemble", "forest", "lightgbm", "linear",
-           "load_ahead", "model_of", "packed", "restored", "xgboost"]
+__all__ = [
+    "MODELS",
+    "FittedModel",
+    "Matrix",
+    "Model",
+    "OneOf",
+    "Range",
+    "Space",
+    "Task",
+    "Training",
+    "catboost",
+    "constant",
+    "ensemble",
+    "forest",
+    "lightgbm",
+    "linear",
+    "load_ahead",
+    "model_of",
+    "packed",
+    "quantiles",
+    "restored",
+    "selected",
+    "wrappers",
+    "xgboost",
+]

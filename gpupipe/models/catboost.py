@@ -27,7 +27,7 @@ from gpupipe.models.base import (
     check_params,
     register,
 )
-from gpupipe.models.boosting import WATCHED, Patience, exact_rounds, schedule
+from gpupipe.models.boosting import Patience, exact_rounds, schedule
 from gpupipe.models.cuda import require_cpu
 from gpupipe.models.libraries import optional_library
 from gpupipe.models.trees import (
@@ -119,9 +119,9 @@ class CatBoost:
         require_cpu("catboost", how.device)
         plan = schedule(self.given, self.params["learning_rate"], valid, target, how)
         params, objective = self._native(train, target, how)
-        watch = _Watch(plan.patience, plan.patience.rounds is not None)
+        watch = _Watch(library, plan.patience)
         params |= {"iterations": plan.rounds, "learning_rate": plan.learning_rate,
-                   "metric_period": 1 if watch.stops else max(1, plan.rounds // WATCHED)}
+                   "metric_period": plan.patience.every(plan.rounds)}
         if (train.target == train.target[0]).all():
             # CatBoost will not learn from one value; what there is to learn is plain.
             rounds = [constant(train.target, objective.link, len(target.classes))]
@@ -136,7 +136,7 @@ class CatBoost:
                               hint="look at model.params") from error
         return self._fitted(
             rounds_of(_described(model), target), train, target, objective, how,
-            None if valid is None else _curve(model, params["metric_period"]))
+            None if valid is None else _curve(library, model, params["metric_period"]))
 
     def _fitted(
         self, rounds: list[list[Tree]], train: Matrix, target: Target,
@@ -171,14 +171,19 @@ class CatBoost:
 class _Watch:
     """Told of every round; says whether to go on."""
 
-    def __init__(self, patience: Patience, stops: bool) -> None:
-        self.patience, self.stops = patience, stops
+    def __init__(self, library: Any, patience: Patience) -> None:
+        self.library, self.patience, self.seen = library, patience, 0
 
     def after_iteration(self, info: Any) -> bool:
-        if not self.stops:
-            return True
-        losses = list(info.metrics["validation"].values())[-1]
-        return not self.patience.is_over(losses[-1])
+        metric, losses = list(info.metrics["validation"].items())[-1]
+        if len(losses) == self.seen:
+            return True  # a round whose loss is not looked at
+        self.seen = len(losses)
+        return not self.patience.is_over(losses[-1], _is_gain(self.library, metric))
+
+
+def _is_gain(library: Any, metric: str) -> bool:
+    return bool(library._catboost.is_maximizable_metric(metric))
 
 
 def _pool(library: Any, matrix: Matrix) -> catboost.Pool:
@@ -186,11 +191,11 @@ def _pool(library: Any, matrix: Matrix) -> catboost.Pool:
                         weight=matrix.weight)
 
 
-def _curve(model: catboost.CatBoost, every: int) -> dict[str, Any]:
+def _curve(library: Any, model: catboost.CatBoost, every: int) -> dict[str, Any]:
     """The losses on the validation part (see `boosting.boost`)."""
     metric, losses = list(model.get_evals_result()["validation"].items())[-1]
     return {"metric": metric, "every": every, "valid": [float(v) for v in losses],
-            "maximise": False}
+            "maximise": _is_gain(library, metric)}
 
 
 def _described(model: catboost.CatBoost) -> dict[str, Any]:

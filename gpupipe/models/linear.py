@@ -28,6 +28,7 @@ from gpupipe.models.base import (
     check_params,
     register,
 )
+from gpupipe.models.contributions import Contributions, linear_contributions
 from gpupipe.models.cuda import device_of
 from gpupipe.steps.base import Target
 
@@ -179,6 +180,9 @@ class FittedLinear(Plain):
             return xp.where(margin[:, 0] >= 0, 1 / (1 + small), small / (1 + small))
         odds = xp.exp(margin - margin.max(axis=1, keepdims=True))
         return odds / odds.sum(axis=1, keepdims=True)
+
+    def contributions(self, chunk: Array, rounds: int | None = None) -> Contributions:
+        return linear_contributions(self.coefficients, self.intercept, chunk, self.task)
 
     def importances(self) -> list[tuple[str, float]]:
         size = np.abs(self.coefficients).mean(axis=0)

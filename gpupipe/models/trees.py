@@ -19,6 +19,7 @@ import numpy as np
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
 from gpupipe.models.base import Payload
+from gpupipe.models.contributions import Contributions, tree_contributions, tree_work
 from gpupipe.models.cuda import device_of
 from gpupipe.models.libraries import xgboost_library
 
@@ -233,14 +234,32 @@ class FittedTrees:
     device: str = "cpu"
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
-        if device_of(chunk) != self.device:  # or XGBoost would copy the chunk to the other one
-            self.device = device_of(chunk)
-            self.booster.set_param({"device": self.device})
+        return outputs_of(self.raw(chunk, rounds), self.task)
+
+    def raw(self, chunk: Array, rounds: int | None = None) -> Array:
+        """What the booster itself predicts: float32."""
+        self._move(chunk)
         kept = self.rounds or 0
-        scores = self.booster.inplace_predict(
+        return self.booster.inplace_predict(
             chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False
         )
-        return outputs_of(scores, self.task)
+
+    def _move(self, chunk: Array) -> None:
+        """Predict where the chunk lies, or XGBoost would copy it to the other side."""
+        if device_of(chunk) != self.device:
+            self.device = device_of(chunk)
+            self.booster.set_param({"device": self.device})
+
+    def contributions(self, chunk: Array, rounds: int | None = None) -> Contributions:
+        """SHAP values, worked out where the chunk lies (see `contributions.Contributions`)."""
+        self._move(chunk)
+        kept = self.rounds or 0
+        return tree_contributions(xgboost_library(), self.booster, chunk, self.task,
+                                  min(rounds or kept, kept))
+
+    def contribution_work(self) -> float:
+        """What explaining a row takes (see `contributions.affordable_rows`)."""
+        return tree_work(self.booster, self.rounds or self.booster.num_boosted_rounds())
 
     def importances(self) -> list[tuple[str, float]]:
         gain = self.booster.get_score(importance_type="total_gain")

@@ -123,7 +123,9 @@ def test_the_round_of_a_metric_that_should_be_great_is_the_greatest():
     assert best_round([{**c, "maximise": False} for c in curves]) == 1
 
 
-@pytest.mark.parametrize(("kind", "metric"), [("xgboost", "auc"), ("lightgbm", "auc")])
+@pytest.mark.parametrize(("kind", "metric"), [
+    ("xgboost", "auc"), ("lightgbm", "auc"), ("catboost", "AUC"),
+])
 def test_rounds_stop_where_such_a_metric_is_greatest(kind, metric):
     train, valid = problem("binary", 500), problem("binary", 500, seed=1)
     curve = model_of(kind, {"eval_metric": metric, "early_stopping_rounds": 8}).fit(
