@@ -30,6 +30,7 @@ from gpupipe.rows import (
     split_columns,
     split_rows,
 )
+from gpupipe.select import SELECT, selecting, selector_of
 from gpupipe.steps import Feature, Step, Target
 from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import Profile, take_profile
@@ -76,6 +77,18 @@ class Binder:
         return bind_features(self.config, self.features, varied(steps, choices), self.target,
                              self.profile.constant())
 
+    def candidate(self, model: Model, choices: Mapping[str, Any] | None = None) -> Candidate:
+        """The model with its features, and with the selection that the file asks for.
+
+        ``choices`` are those of `graph`, and parameters of the selection by
+        ``select.method.parameter``.
+        """
+        given = choices or {}
+        of_selection = {k.removeprefix(SELECT): v for k, v in given.items()
+                        if k.startswith(SELECT)}
+        graph = self.graph(model, {k: v for k, v in given.items() if not k.startswith(SELECT)})
+        return Candidate("model", selecting(self.config, model, graph, of_selection), graph)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -118,6 +131,7 @@ def prepare(
     """Check the pipeline against its data, profile it, split it and bind its features."""
     timings = timings or Timings()
     model = _model(config, config.model.kind, config.model.params)
+    selector_of(config)  # what is wrong there is told before any work
     own_steps = steps_of(config)
     check_columns(config, dataset)
     group, moment = split_columns(config)
@@ -142,7 +156,7 @@ def prepare(
         split = split_for(config, split)
     engine.pin(rows)
     binder = Binder(config, own_steps, raw_features(config, dataset), profile, target)
-    candidates = [Candidate("model", model, binder.graph(model))]
+    candidates = [binder.candidate(model)]
     if own_steps is None:
         notes += default_notes(binder.features, profile)
     for kind in config.evaluate.baselines if baselines else ():

@@ -34,8 +34,10 @@ from gpupipe.engine.choose import Choice, choose
 from gpupipe.engine.machine import peak_memory
 from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.evaluate.report import render_report
+from gpupipe.explain import explain
 from gpupipe.honesty import side_by_side
 from gpupipe.judging import headline, judge, slices
+from gpupipe.leakage import lint
 from gpupipe.looks import look
 from gpupipe.models import load_ahead
 from gpupipe.plan import Plan, make_plan, plan_of
@@ -113,6 +115,9 @@ def _finished(
     with timings.stage("other splits"):
         if splits := side_by_side(trained):
             metrics["split_honesty"] = splits
+    contents = contents_of(trained)
+    with timings.stage("explain"):
+        explained = explain(trained, contents)
     now = dt.datetime.now(dt.UTC)
     with _new_run(runs, config, now) as (folder, run_id):
         created = now.isoformat(timespec="seconds")
@@ -120,13 +125,12 @@ def _finished(
         if seen := look(trained, runs / ".cache", run_id, created):
             metrics["looks"] = seen
         with timings.stage("bundle"):
-            contents = contents_of(trained)
             store.write(folder / "bundle", contents, states_of(trained),
                         golden_rows(Bundle(contents, folder), _first_rows(dataset)))
             predictions.write(trained, folder / predictions.FILE)
         with timings.stage("report"):
             there = trained.rowed.engine.performance(timings.stages)
-            page = render_report(report_of(trained, manifest, metrics, sliced,  # type: ignore[arg-type]
+            page = render_report(report_of(trained, manifest, metrics, sliced, explained,  # type: ignore[arg-type]
                                            [*planned.lines(), *performance.lines(there)]))
             (folder / "report.html").write_text(page, encoding="utf-8")
         manifest |= {"timings": {s["stage"]: s["seconds"] for s in timings.stages},
@@ -134,6 +138,8 @@ def _finished(
                      "peak_memory_bytes": peak_memory()}
         _write_json(folder / "manifest.json", manifest)
         _write_json(folder / "metrics.json", {**metrics, "slices": sliced})
+        if explained:
+            _write_json(folder / "explanations.json", explained)
         _write_json(folder / "config.json", dump_config(config))
     trained.checkpoints.prune()
     part = headline(metrics)
@@ -148,6 +154,7 @@ def _finished(
         **{part: metrics.get(part) for part in TRUST},
         "timings": manifest["timings"], "plan": planned.to_json(),
         "peak_memory_bytes": manifest["peak_memory_bytes"], "notes": manifest["notes"],
+        "selection": manifest["selection"],
     })
 
 
@@ -198,8 +205,11 @@ def plan(config: PipelineConfig, *, progress: Any = None, cache: Path | None = N
     return plan_of(ready, choice)
 
 
-def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str]]:
-    """What does not fit, or is worth a look, before anything is trained."""
+def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, Any]]:
+    """What does not fit, or is worth a look, before anything is trained.
+
+    What the leak linter found has ``blocks``: whether a run would stop at it.
+    """
     from gpupipe.inspect import inspect
 
     cache = Path("runs") / ".cache"
@@ -209,13 +219,17 @@ def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str
                     checkpoints=_checkpoints(cache, dataset))
     check_fits(ready.layout(len(ready.graphs[0].outputs), choice.processes))
     apart = {*dropped(config, dataset), *(config.data.key or ())}
-    found = [{"kind": "note", "message": n} for n in dataset.notes]
+    found: list[dict[str, Any]] = [{"kind": "note", "message": n} for n in dataset.notes]
     for remark in inspect(dataset, config.data.target, progress=progress).remarks:
-        if remark.kind in ("leak", "id", "constant", "duplicate"):
+        if remark.kind in ("id", "constant", "duplicate"):
             columns = set(getattr(remark, "columns", ()))
             if not (columns and columns <= apart):
                 found.append({"kind": remark.kind, "message": remark.text})
-    return found
+    stops = config.leaks.check == "block"
+    return found + [
+        {"kind": "leak", "message": f.text, **f.to_json(), "blocks": stops and f.blocks}
+        for f in lint(ready)
+    ]
 
 
 def show(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gpupipe.config.choosing import (
     SelectConfig,
     TuneConfig,
 )
+from gpupipe.config.explain import Explain, ExplainConfig
 from gpupipe.config.section import ColumnName, ColumnNames, Section, Texts, short
 from gpupipe.config.source import KeyPath, Origin, plain, read
 from gpupipe.config.units import bytes_of, microseconds_of
@@ -233,6 +234,7 @@ class PipelineConfig(Section):
     intervals: IntervalsConfig = IntervalsConfig()
     leaks: LeaksConfig = LeaksConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    explain: Explain = ExplainConfig()
     engine: EngineConfig = EngineConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Everything random comes from it."""

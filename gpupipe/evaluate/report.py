@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 from gpupipe.evaluate.decisions import accounts
+from gpupipe.evaluate.explain_page import explained
 from gpupipe.evaluate.figures import figures
 from gpupipe.evaluate.metrics import DEFAULT_METRICS, METRICS, Task
 from gpupipe.evaluate.svg import short, spark
@@ -202,9 +203,12 @@ class Report(TypedDict, total=False):
     intervals: dict[str, Any]
     importances: list[Importance]
     slices: list[Slices]
+    explanations: dict[str, Any]
     model: Model
+    leaks: list[dict[str, Any]]  # the linter's findings, `Finding.to_json()`
     features: list[Features]
     scans: list[Scan]
+    selection: dict[str, Any]  # from `select.summary`
     learning_curve: Learning
     versions: dict[str, str]
     seed: int
@@ -237,6 +241,7 @@ def view(data: Report) -> dict[str, Any]:
         "cv": (metrics.get("cross_validation") or {}).get("model") or {},
         "folds": _folds(data["task"], metrics.get("folds") or []),
         "trust": trust(metrics),
+        "explained": explained(data.get("explanations")),
         "figures": figures(data.get("curves") or {}, data.get("learning_curve")),
         "confusion": _confusion((data.get("curves") or {}).get("confusion")),
         "accounts": accounts(data),

@@ -27,6 +27,7 @@ from gpupipe.models.base import (
     check_params,
     register,
 )
+from gpupipe.models.contributions import Contributions, linear_contributions
 from gpupipe.models.cuda import device_of
 from gpupipe.models.dense import (
     check_choice,
@@ -203,6 +204,9 @@ class FittedLinear(Plain):
             return softmax(margin)
         each = logistic(margin)
         return each / each.sum(axis=1, keepdims=True)
+
+    def contributions(self, chunk: Array, rounds: int | None = None) -> Contributions:
+        return linear_contributions(self.coefficients, self.intercept, chunk, self.task)
 
     def importances(self) -> list[tuple[str, float]]:
         return ranked(self.names, np.abs(self.coefficients).mean(axis=0))

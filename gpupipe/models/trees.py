@@ -19,6 +19,7 @@ import numpy as np
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
 from gpupipe.models.base import Payload
+from gpupipe.models.contributions import Contributions, tree_contributions, tree_work
 from gpupipe.models.cuda import device_of
 from gpupipe.models.libraries import xgboost_library
 
@@ -206,13 +207,27 @@ class FittedTrees:
 
     def raw(self, chunk: Array, rounds: int | None = None) -> Array:
         """What the booster itself predicts: float32."""
-        if device_of(chunk) != self.device:  # or XGBoost would copy the chunk to the other one
-            self.device = device_of(chunk)
-            self.booster.set_param({"device": self.device})
+        self._follow(chunk)
         kept = self.rounds or 0
         return self.booster.inplace_predict(
             chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False
         )
+
+    def contributions(self, chunk: Array, rounds: int | None = None) -> Contributions:
+        """SHAP values, worked out where the chunk lies (see `contributions.Contributions`)."""
+        self._follow(chunk)
+        kept = self.rounds or 0
+        return tree_contributions(xgboost_library(), self.booster, chunk, self.task,
+                                  min(rounds or kept, kept))
+
+    def contribution_work(self) -> float:
+        return tree_work(self.booster, self.rounds)
+
+    def _follow(self, chunk: Array) -> None:
+        """Go to where a chunk lies, or XGBoost would copy the chunk to where it is."""
+        if device_of(chunk) != self.device:
+            self.device = device_of(chunk)
+            self.booster.set_param({"device": self.device})
 
     def importances(self) -> list[tuple[str, float]]:
         gain = self.booster.get_score(importance_type="total_gain")
