@@ -6,9 +6,11 @@
 Each table is split by each seed into a fifth of holdout and five folds; intervals (sets for
 classes) at a coverage of 0.9 are made of the rest, and measured on the holdout. Over the seeds,
 the mean coverage is held against 0.9 with its standard error, that of a mean of so many splits
-(each seed draws other rows for everything). ``cross`` may be above what it promises. Calibration is judged twice: on folds that it did
-not see, which is what decides, and on the holdout. Exit code 1 if a mean is below what
-was promised by more than two standard errors, or above it where there is a theorem.
+(each seed draws other rows for everything). ``cross`` may be above what it promises.
+
+Calibration is judged twice: on folds that it did not see, which is what decides, and on the
+holdout. Exit code 1 if a mean coverage is below what was promised by more than two standard
+errors, or above it where there is a theorem.
 """
 
 from __future__ import annotations
