@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpupipe.config import PipelineConfig, validated
@@ -44,8 +44,13 @@ def steps_of(config: PipelineConfig) -> list[Step] | None:
     return steps
 
 
-def default_steps(features: Sequence[Feature], profile: Profile, needs: Needs) -> list[Step]:
-    """Steps by type and cardinality, for a model that takes anything or only numbers."""
+def default_steps(
+    features: Sequence[Feature], profile: Profile, needs: Needs, encoder: str = "auto"
+) -> list[Step]:
+    """Steps by type and cardinality, for a model that takes anything or only numbers.
+
+    ``encoder`` is the step for text of few levels; auto: what suits the model.
+    """
     few: list[str] = []
     many: list[str] = []
     prose: list[str] = []
@@ -69,7 +74,7 @@ def default_steps(features: Sequence[Feature], profile: Profile, needs: Needs) -
         if many:
             make("target_encode", columns=many)
         if few:
-            make("ordinal", columns=few)
+            make("ordinal" if encoder == "auto" else encoder, columns=few)
         return make.steps
     make("datetime", parts=["timestamp", "month", "day_of_week", "hour"], cyclic=True)
     holes = [f.name for f in features if f.dtype in ("float64", "float32", "int64", "bool")
@@ -81,8 +86,27 @@ def default_steps(features: Sequence[Feature], profile: Profile, needs: Needs) -
     if many:
         make("target_encode", columns=many)
     if few:
-        make("one_hot", columns=few)
+        make("one_hot" if encoder == "auto" else encoder, columns=few)
     return make.steps
+
+
+def varied(steps: Sequence[Step], choices: Mapping[str, Any]) -> list[Step]:
+    """The steps with other parameters: values by ``step.parameter``.
+
+    ConfigError for a step that is not among them.
+    """
+    changed = list(steps)
+    for name, value in choices.items():
+        step, _, param = name.partition(".")
+        mine = [i for i, s in enumerate(changed) if s.name == step]
+        if not mine:
+            there = dict.fromkeys(s.name for s in steps)
+            raise ConfigError(f"there is no step {step!r} to vary",
+                              hint=f"the steps are {', '.join(there)}")
+        for i in mine:
+            given = changed[i].model_dump(exclude_unset=True)
+            changed[i] = type(changed[i]).model_validate({**given, param: value})
+    return changed
 
 
 class _Maker:

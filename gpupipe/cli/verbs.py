@@ -204,6 +204,26 @@ def show_run(
     return Answer(shown, lambda: show.run(shown))
 
 
+@app.command(**_example("gpupipe compare runs/RUN runs/latest --page compare.html"))
+def compare(
+    left: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    right: Annotated[Path, typer.Argument(metavar="RUN", help="The run to hold against it.")],
+    page: Annotated[
+        Path | None, typer.Option(help="Write the comparison as an HTML page, too.")
+    ] = None,
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Compare two runs on the rows that both judged; differences are the second minus the first."""
+    from gpupipe import compare as room
+    from gpupipe.cli import show
+    from gpupipe.compare.page import write_page
+
+    found = room.compare(show.trained(left), show.trained(right)).found
+    if page is not None:
+        write_page(found, page)
+    return Answer(found, lambda: show.compared(found, page))
+
+
 @app.command(**_example("gpupipe fingerprint runs/latest"))
 def fingerprint(
     run: Trained = Path("runs/latest"), json: Json = False, debug: Debug = False

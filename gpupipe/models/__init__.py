@@ -1,6 +1,20 @@
 """Model families: one file each, all behind `base.Model`."""
 
-from gpupipe.models import constant, linear, xgboost
+from gpupipe.models import (
+    catboost,
+    constant,
+    ensemble,
+    forest,
+    lightgbm,
+    linear,
+    naive_bayes,
+    neighbours,
+    quantiles,
+    selected,
+    svm,
+    wrappers,
+    xgboost,
+)
 from gpupipe.models.base import (
     MODELS,
     FittedModel,
@@ -8,6 +22,8 @@ from gpupipe.models.base import (
     Model,
     OneOf,
     Range,
+    Space,
+    Task,
     Training,
     load_ahead,
     model_of,
@@ -15,5 +31,31 @@ from gpupipe.models.base import (
     restored,
 )
 
-__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Training", "constant",
-           "linear", "load_ahead", "model_of", "packed", "restored", "xgboost"]
+__all__ = [
+    "MODELS",
+    "FittedModel",
+    "Matrix",
+    "Model",
+    "OneOf",
+    "Range",
+    "Space",
+    "Task",
+    "Training",
+    "catboost",
+    "constant",
+    "ensemble",
+    "forest",
+    "lightgbm",
+    "linear",
+    "load_ahead",
+    "model_of",
+    "naive_bayes",
+    "neighbours",
+    "packed",
+    "quantiles",
+    "restored",
+    "selected",
+    "svm",
+    "wrappers",
+    "xgboost",
+]
