@@ -12,11 +12,15 @@ from gpupipe.data.batches import read_by_host
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.reader import Reader
 from gpupipe.data.split import Split
+from gpupipe.decide import check_choices
+from gpupipe.decide.finish import QUANTILES, split_for
 from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import Layout, shared_out
 from gpupipe.errors import ConfigError
 from gpupipe.features import bind_features, default_notes, default_steps, steps_of, varied
 from gpupipe.models import Model, model_of
+from gpupipe.models.base import check_task
+from gpupipe.models.quantiles import quantiles_for
 from gpupipe.rows import (
     check_columns,
     check_metrics,
@@ -140,13 +144,16 @@ def prepare(
             progress=progress, checkpoints=checkpoints,
         )
     target, notes = find_target(config, profile)
+    _check_task(config, target)
     if engine.fx.read_parquet is not None:
         slow = read_by_host(dataset, dataset.schema.names)
         notes += [f"column {name!r} is read by the host, not by the GPU: {why}"
                   for name, why in slow.items()]
     check_metrics(config, target)
+    check_choices(config, target)
     with timings.stage("split", dataset.rows):
         split, rows = split_rows(config, profile, target)
+        split = split_for(config, split)
     engine.pin(rows)
     binder = Binder(config, own_steps, raw_features(config, dataset), profile, target)
     candidates = [binder.candidate(model)]
@@ -158,6 +165,9 @@ def prepare(
         baseline = model_of(kind, {})
         graph = replace(binder, own=None).graph(baseline)
         candidates.append(Candidate(kind, baseline, graph, BASELINE_ROWS))
+    if config.intervals.coverage is not None and config.intervals.method == "cqr":
+        ends = quantiles_for(config.model, config.intervals.coverage)
+        candidates.append(Candidate(QUANTILES, ends, candidates[0].graph))
     if not reader.keeps:  # the profile was there already, and nothing was read for it
         reader.keep(list(dict.fromkeys(name for c in candidates for name in c.graph.raw)))
     views = [View("final", split.train)]
@@ -170,9 +180,16 @@ def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints
     """The checkpoints of what follows from the split: which rows there are, and their target."""
     data = config.data
     return checkpoints.given(
-        split=digest([config.split.model_dump(mode="json"), config.seed]),
+        split=digest([config.split.model_dump(mode="json", exclude={"honesty"}), config.seed]),
         rows=digest([data.target, data.positive, data.task, data.weight, data.key, data.drop]),
     )
+
+
+def _check_task(config: PipelineConfig, target: Target) -> None:
+    try:
+        check_task(config.model.kind, target.task)
+    except ConfigError as error:
+        raise config.fault(("model",), error.message, error.hint) from None
 
 
 def _model(config: PipelineConfig, kind: str, params: dict[str, Any]) -> Model:

@@ -15,7 +15,8 @@ from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.data.dataset import Dataset
 from gpupipe.describe import column_of
 from gpupipe.judging import headline, pictures
-from gpupipe.models.selected import FittedSelected, inner_of
+from gpupipe.models.base import innermost, layers
+from gpupipe.models.selected import FittedSelected
 from gpupipe.select import pruned, summary
 from gpupipe.stats.quantiles import Extremes, Histogram
 from gpupipe.steps.graph import Graph
@@ -61,6 +62,7 @@ def contents_of(trained: Trained) -> Contents:
         "weight": config.data.weight, "metrics": config.evaluate.metrics,
         "split": trained.split.to_json(), "seed": config.seed, "versions": versions(),
         "data": {"fingerprint": trained.dataset.fingerprint, "rows": trained.dataset.rows},
+        **trained.finished.kept(),
     }
     graph, model = pruned(outcome.candidate.graph, outcome.fitted, trained.final)
     schema = trained.dataset.schema.select(
@@ -112,17 +114,19 @@ def manifest_of(
         "seed": trained.config.seed, "git_commit": git_commit(trained.config.base),
         "versions": versions(), "platform": platform.platform(),
         "notes": [*dataset.notes, *trained.notes],
-        "model": {"kind": inner_of(final).kind, "params": trained.params,
+        "model": {"kind": innermost(final).kind, "params": trained.params,
                   "rounds": final.rounds},
-        "selection": summary(trained.model.selections,
-                             final.selection if isinstance(final, FittedSelected) else None),
+        "selection": summary(trained.model.selections, next(
+            (m.selection for m in layers(final) if isinstance(m, FittedSelected)), None)),
         "search": None if trained.chosen is None else trained.chosen.to_json(),
+        "leaks": {"check": trained.config.leaks.check,
+                  "findings": [f.to_json() for f in trained.findings]},
     }
 
 
 def report_of(
     trained: Trained, manifest: dict[str, Any], metrics: dict[str, Any],
-    sliced: list[dict[str, Any]], plan_lines: list[str],
+    sliced: list[dict[str, Any]], explained: dict[str, Any], plan_lines: list[str],
 ) -> dict[str, Any]:
     """The data of the report: `evaluate.report.Report`."""
     config, dataset, outcome = trained.config, trained.dataset, trained.model
@@ -143,15 +147,17 @@ def report_of(
         "profile": [column_of(trained.profile, f.name) for f in trained.profile.schema
                     if f.name != config.data.target],
         "target_profile": column_of(trained.profile, config.data.target),
-        "metrics": metrics, "slices": sliced,
+        "metrics": metrics, "slices": sliced, "explanations": explained,
         "importances": [{"feature": n, "gain": v, "share": v}
                         for n, v in trained.final.importances()],
         "model": manifest["model"], "selection": manifest["selection"],
         "features": [{"step": s.name, "columns_in": list(i), "columns_out": list(o)}
                      for s, i, o in outcome.candidate.graph.stages if i or o],
         "scans": scans_of(outcome.candidate.graph, dataset.rows),
-        "versions": manifest["versions"], "seed": config.seed,
+        "versions": manifest["versions"], "seed": config.seed, **trained.finished.to_json(),
     }
+    if trained.config.leaks.check != "off":
+        data["leaks"] = manifest["leaks"]["findings"]
     if headline(metrics):
         data["curves"] = pictures(trained)
     if dataset.quarantine.count:

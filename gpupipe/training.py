@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,16 +17,23 @@ import numpy as np
 
 from gpupipe.checkpoints import NOWHERE, Checkpoints
 from gpupipe.config import PipelineConfig
+from gpupipe.config.choosing import IntervalsConfig
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.split import Split
+from gpupipe.decide import Finished, finish
+from gpupipe.decide.finish import QUANTILES
 from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import MIB, Layout
 from gpupipe.errors import EnvironmentFault
 from gpupipe.fingerprint import fingerprint
 from gpupipe.folds import Trainer, predicted, rounds_of
+from gpupipe.inspect.findings import Finding
+from gpupipe.leakage import checked
 from gpupipe.matrices import Source
 from gpupipe.models import FittedModel, Training
-from gpupipe.models.selected import Selection, inner_of, selections_of
+from gpupipe.models.base import innermost
+from gpupipe.models.selected import Selection, selections_of
+from gpupipe.models.wrappers import Picked
 from gpupipe.prepare import Candidate, prepare
 from gpupipe.select import pruned
 from gpupipe.steps import Target
@@ -36,7 +43,7 @@ from gpupipe.steps.profile import Profile
 from gpupipe.steps.scan import Knowledge, Rowed, learn
 from gpupipe.timings import Timings
 from gpupipe.tune import Chosen, choose, graphs_of
-from gpupipe.tune.ensemble import Ensemble, fitted_ensemble, united
+from gpupipe.tune.ensemble import Ensemble, columns_of, fitted_ensemble, united
 from gpupipe.tune.search import Truth
 
 TOLERANCE = 1.25
@@ -54,6 +61,8 @@ class Outcome:
     holdout, oof : predictions in row order for the rows of `Trained.holdout_rows` and
         `Trained.oof_rows`; None where there is no such part.
     selections : the features that each fold chose; empty where none were chosen.
+    models : those of the folds, which gave ``oof`` by their first ``rounds`` rounds; none of a
+        model that a search found.
     """
 
     candidate: Candidate
@@ -64,6 +73,7 @@ class Outcome:
     curves: list[dict[str, Any]]
     rounds: int | None
     selections: Sequence[Selection] = ()
+    models: Sequence[FittedModel] = ()
 
     @property
     def fitted(self) -> Fitted:
@@ -90,6 +100,10 @@ class Trained:
     checkpoints: Checkpoints
     chosen: Chosen | None = None
     """What a search found; None where there was none."""
+    finished: Finished = field(default_factory=Finished)
+    """What was made of the predictions: calibration, threshold, intervals."""
+    findings: Sequence[Finding] = ()
+    """What the leak linter found."""
 
     @property
     def model(self) -> Outcome:
@@ -119,7 +133,7 @@ class Trained:
             made = self.chosen.ensemble
             return {t.name: round(float(w), 6)
                     for t, w in zip(made.members, made.rule.weights, strict=True)}
-        return dict(getattr(inner_of(self.model.candidate.model), "params", {}))
+        return dict(getattr(innermost(self.model.candidate.model), "params", {}))
 
     @property
     def oof_buckets(self) -> tuple[int, ...]:
@@ -151,6 +165,8 @@ def train(
     searching = config.tune.wanted or config.ensemble.kind in ("blend", "stack")
     ready = prepare(config, dataset, engine, progress=progress, baselines=baselines,
                     timings=timings, checkpoints=checkpoints)
+    with timings.stage("look for leaks"):
+        findings = checked(ready)
     with timings.stage("learn the steps", dataset.rows):
         # Of a search the steps of all its families learn with the others: in the same scans.
         fitted, knowledge = learn(
@@ -164,7 +180,8 @@ def train(
     if not layout.keep:
         ready.reader.keep_only(())
     trained = Trained(config, dataset, ready.profile, ready.split, ready.target, ready.rowed,
-                      knowledge, {}, ready.notes, timings, learned, layout, ready.checkpoints)
+                      knowledge, {}, ready.notes, timings, learned, layout, ready.checkpoints,
+                      findings=findings)
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
         bench = _bench(trained, Path(folder))
         if searching:
@@ -172,6 +189,8 @@ def train(
                                     progress)
             trained.notes += trained.chosen.found.notes
         _train_all(trained, ready.candidates, fitted, bench, progress, final)
+    _side_by_side(trained)
+    finish(trained)
     return trained
 
 
@@ -181,12 +200,14 @@ def retrain(
     """The model that was asked for, trained with another seed.
 
     Rows, split and what the steps learned stay as they are, so that what differs is the training.
+    There are no intervals: their quantiles are a model of their own.
     """
-    config = trained.config.model_copy(update={"seed": seed})
+    config = trained.config.model_copy(update={"seed": seed, "intervals": IntervalsConfig()})
     again = replace(trained, config=config, outcomes={}, notes=[], checkpoints=NOWHERE)
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
         _train_all(again, [trained.model.candidate], [list(trained.model.views)],
                    _bench(again, Path(folder)), progress, final=trained.model.final is not None)
+    finish(again)
     return again
 
 
@@ -256,6 +277,7 @@ class _Folded:
     rounds: int | None
     oof: np.ndarray | None
     selections: Sequence[Selection] = ()
+    models: Sequence[FittedModel] = ()
 
 
 def _train_all(
@@ -285,7 +307,7 @@ def _train_all(
             ready.append(_Folded(
                 candidate, views, [c for c in curves if c], rounds,
                 None if number is None else trainer.out_of_fold(number, folds, rounds),
-                selections_of(folds)))
+                selections_of(folds), [m for m, _ in folds]))
         last = bench([r.candidate for r in ready], [r.views for r in ready], trained.checkpoints,
                      advance)
         whole = last.final([r.rounds for r in ready]) if final else [(None, None)] * len(ready)
@@ -295,7 +317,7 @@ def _train_all(
             outcomes.append(Outcome(
                 mine.candidate, mine.views, model,
                 predicted(model, unseen) if model and unseen and split.holdout else None,
-                mine.oof, mine.curves, mine.rounds, mine.selections))
+                mine.oof, mine.curves, mine.rounds, mine.selections, mine.models))
     if chosen is not None and chosen.ensemble is not None:
         n = len(chosen.members)
         outcomes[:n] = [_together(chosen.ensemble, outcomes[:n])]
@@ -304,6 +326,22 @@ def _train_all(
     if reused:
         trained.notes.append(f"{reused} of {total} models were trained by an earlier run "
                              "on the same data, and are used again")
+
+
+def _side_by_side(trained: Trained) -> None:
+    """Give the model and that of its quantiles the features of both, where a search found the
+    model others than the file's."""
+    model, ends = trained.model, trained.outcomes.get(QUANTILES)
+    if ends is None or ends.candidate.graph is model.candidate.graph:
+        return
+    graphs = [o.candidate.graph for o in (model, ends)]
+    unions = [united(graphs, views) for views in zip(model.views, ends.views, strict=True)]
+    whole, fitted = unions[0]
+    for outcome, graph in zip((model, ends), graphs, strict=True):
+        if outcome.final is not None:
+            outcome.final = Picked(outcome.final, columns_of(graph, whole, fitted))
+    model.candidate = replace(model.candidate, graph=whole)
+    model.views = [learned for _, learned in unions]
 
 
 def _together(ensemble: Ensemble, members: Sequence[Outcome]) -> Outcome:

@@ -65,27 +65,40 @@ class EnsembleConfig(Section):
 class CalibrateConfig(Section):
     """Whether probabilities are corrected, from out-of-fold predictions."""
 
-    method: Literal["none", "auto", "isotonic", "sigmoid", "beta"] = "none"
-    """auto takes the one that lowers the log loss most, or none."""
+    method: Literal["none", "auto", "isotonic", "sigmoid", "beta", "temperature"] = "none"
+    """auto takes the one with the least log loss out of fold, if it is better than none beyond
+    chance; one that is named is applied."""
 
 
 class DecideConfig(Section):
-    """Which probability is enough for a yes (binary targets)."""
+    """Which probability is enough for a yes (binary targets): one rule, chosen out of fold."""
 
     metric: str | None = None
-    """The threshold that makes this metric best out of fold."""
+    """The threshold that makes this metric best: `f1`, `matthews_corrcoef`, ..."""
     cost: dict[Literal["false_positive", "false_negative"], Annotated[float, Field(ge=0)]] | None \
         = None
-    """What each mistake costs: the threshold with the least cost out of fold."""
+    """What each mistake costs: the threshold with the least cost."""
+    precision: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The threshold with the greatest recall at this precision or more."""
+    recall: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The threshold with the greatest precision at this recall or more."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """This threshold."""
+    """This threshold: a probability above it is a yes."""
 
     @model_validator(mode="after")
     def _one_rule(self) -> DecideConfig:
-        if sum(v is not None for v in (self.metric, self.cost, self.threshold)) > 1:
-            raise Misfit("metric, cost and threshold are three rules for one threshold",
-                         "keep one of them", "threshold")
+        if len(self.rules) > 1:
+            raise Misfit(f"{' and '.join(self.rules)} are {len(self.rules)} rules for one "
+                         "threshold", "keep one of them", self.rules[-1])
+        if self.cost is not None and not any(self.cost.values()):
+            raise Misfit("no mistake costs anything",
+                         "write it like `cost: {false_positive: 1, false_negative: 5}`", "cost")
         return self
+
+    @property
+    def rules(self) -> list[str]:
+        """The rules that are there: one at most."""
+        return [name for name in type(self).model_fields if getattr(self, name) is not None]
 
 
 class IntervalsConfig(Section):
@@ -94,8 +107,10 @@ class IntervalsConfig(Section):
     coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The share of new rows whose truth they hold; left out, there are none."""
     method: Literal["cross", "split", "cqr"] = "cross"
-    """cross: from out-of-fold errors; split: from one fold's; cqr: quantile regression,
-    corrected (regression)."""
+    """cross: from all out-of-fold errors; split: from one fold's, which the model then does not
+    learn from; cqr: quantile regression, corrected by its out-of-fold errors (regression)."""
+    sets: Literal["lac", "aps"] = "lac"
+    """Of labels: lac, the smallest on average; aps, larger where rows are hard."""
 
 
 def _method(item: Any) -> Any:
@@ -129,7 +144,11 @@ class SelectConfig(Section):
 class LeaksConfig(Section):
     """What to do about columns and splits that give the target away."""
 
-    check: bool = True
-    """Whether a suspected leak stops a run."""
-    acknowledged: ColumnNames = []
-    """Findings to let pass, by name: a column's, or the finding's own."""
+    check: Literal["block", "warn", "off"] = "block"
+    """block: a finding that is nearly certain stops `run` and `check` (exit code 4); warn: it is
+    listed; off: nothing is looked at."""
+    acknowledged: Texts = []
+    """Findings to let pass, by name, such as `target-sum:total+tip`; a column's name lets pass
+    what is found about it alone."""
+    rows: Annotated[int, Field(ge=1_000)] = 50_000
+    """Rows to look at, spread over the table."""

@@ -7,7 +7,12 @@ from gpupipe.models import (
     forest,
     lightgbm,
     linear,
+    naive_bayes,
+    neighbours,
+    quantiles,
     selected,
+    svm,
+    wrappers,
     xgboost,
 )
 from gpupipe.models.base import (
@@ -26,6 +31,31 @@ from gpupipe.models.base import (
     restored,
 )
 
-__all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Space", "Task",
-           "Training", "catboost", "constant", "ensemble", "forest", "lightgbm", "linear",
-           "load_ahead", "model_of", "packed", "restored", "selected", "xgboost"]
+__all__ = [
+    "MODELS",
+    "FittedModel",
+    "Matrix",
+    "Model",
+    "OneOf",
+    "Range",
+    "Space",
+    "Task",
+    "Training",
+    "catboost",
+    "constant",
+    "ensemble",
+    "forest",
+    "lightgbm",
+    "linear",
+    "load_ahead",
+    "model_of",
+    "naive_bayes",
+    "neighbours",
+    "packed",
+    "quantiles",
+    "restored",
+    "selected",
+    "svm",
+    "wrappers",
+    "xgboost",
+]

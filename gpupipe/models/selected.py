@@ -222,11 +222,6 @@ class FittedSelected:
         return replace(self, selection=replace(self.selection, steps=()))
 
 
-def inner_of(model: Any) -> Any:
-    """The model, or fitted model, itself: that under a selection where there is one."""
-    return model.inner if isinstance(model, (Selected, FittedSelected)) else model
-
-
 def selections_of(folds: Iterable[tuple[FittedModel, Any]]) -> list[Selection]:
     """The selections of folds' models; empty where none chose features."""
     return [m.selection for m, _ in folds if isinstance(m, FittedSelected)]

@@ -19,6 +19,7 @@ import numpy as np
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
 from gpupipe.models.base import Payload
+from gpupipe.models.contributions import Contributions, tree_contributions, tree_work
 from gpupipe.models.cuda import device_of
 from gpupipe.models.libraries import xgboost_library
 
@@ -202,24 +203,31 @@ class FittedTrees:
     device: str = "cpu"
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
-        if device_of(chunk) != self.device:  # or XGBoost would copy the chunk to the other one
-            self.device = device_of(chunk)
-            self.booster.set_param({"device": self.device})
+        return outputs_of(self.raw(chunk, rounds), self.task)
+
+    def raw(self, chunk: Array, rounds: int | None = None) -> Array:
+        """What the booster itself predicts: float32."""
+        self._follow(chunk)
         kept = self.rounds or 0
-        scores = self.booster.inplace_predict(
+        return self.booster.inplace_predict(
             chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False
         )
-        return outputs_of(scores, self.task)
 
-    def contributions(self, chunk: Array, categorical: Sequence[bool]) -> Array:
-        """SHAP values of the margin: float32 ``[n, features + 1]``, the last one its base value;
-        ``[n, classes, features + 1]`` for a multiclass target."""
-        data = xgboost_library().DMatrix(
-            chunk, feature_types=["c" if c else "q" for c in categorical],
-            enable_categorical=True,
-        )
-        return self.booster.predict(data, pred_contribs=True,
-                                    iteration_range=(0, self.rounds or 0))
+    def contributions(self, chunk: Array, rounds: int | None = None) -> Contributions:
+        """SHAP values, worked out where the chunk lies (see `contributions.Contributions`)."""
+        self._follow(chunk)
+        kept = self.rounds or 0
+        return tree_contributions(xgboost_library(), self.booster, chunk, self.task,
+                                  min(rounds or kept, kept))
+
+    def contribution_work(self) -> float:
+        return tree_work(self.booster, self.rounds)
+
+    def _follow(self, chunk: Array) -> None:
+        """Go to where a chunk lies, or XGBoost would copy the chunk to where it is."""
+        if device_of(chunk) != self.device:
+            self.device = device_of(chunk)
+            self.booster.set_param({"device": self.device})
 
     def importances(self) -> list[tuple[str, float]]:
         gain = self.booster.get_score(importance_type="total_gain")

@@ -12,8 +12,7 @@ from gpupipe.engine.arrays import to_host
 from gpupipe.engine.hashing import mix64
 from gpupipe.evaluate.scores import evaluate
 from gpupipe.models import FittedModel, restored
-from gpupipe.models.base import Payload
-from gpupipe.models.selected import inner_of
+from gpupipe.models.base import Payload, innermost
 from gpupipe.steps.base import Params
 from gpupipe.steps.graph import Fitted, Graph, feature_names, matrix
 from gpupipe.steps.scan import Rowed
@@ -170,7 +169,7 @@ class _Sampler:
 def on_device(kind: str, payload: Payload, device: str) -> FittedModel:
     """A model that predicts on a device, whichever it was trained on."""
     model = restored({"kind": kind, **payload})
-    booster = getattr(inner_of(model), "booster", None)
+    booster = getattr(innermost(model), "booster", None)
     if booster is not None:
         booster.set_param({"device": device})
     return model

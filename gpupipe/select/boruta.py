@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from gpupipe.checkpoints import NOWHERE
-from gpupipe.engine.arrays import namespace, to_host
+from gpupipe.engine.arrays import namespace
 from gpupipe.models import model_of
 from gpupipe.models.base import Matrix, OneOf, Range, Space
 from gpupipe.select.base import Method, Unit, Verdict, register
@@ -82,12 +82,12 @@ class Boruta(Method):
         how = replace(evidence.how, checkpoints=NOWHERE, rounds=None, processes=1, spill=None,
                       seed=int(generator(evidence.how, 5, turn).integers(2**31)))
         model: Any = model_of("xgboost", self._params()).fit(train, None, evidence.target, how)
-        found = to_host(model.contributions(next(iter(rows.chunks)), rows.categorical))
-        found = found.reshape(len(judge), -1, found.shape[-1])  # rows, classes, columns
+        found = model.contributions(next(iter(rows.chunks))).values
+        found = found.reshape(len(judge), found.shape[1], -1)  # rows, columns, classes
         weight = evidence.weight[judge]
         size, at = [], 0
         for unit in [*units] * (1 + copies):
-            part = np.abs(found[:, :, at : at + len(unit.columns)].sum(axis=2)).sum(axis=1)
+            part = np.abs(found[:, at : at + len(unit.columns)].sum(axis=1)).sum(axis=1)
             size.append(float((part * weight).sum() / weight.sum()))
             at += len(unit.columns)
         return np.array(size[: len(units)]), np.array(size[len(units) :])
