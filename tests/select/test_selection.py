@@ -21,6 +21,7 @@ from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.config import load_config, parse_config
 from gpupipe.errors import ConfigError
 from gpupipe.models import Matrix, Training, model_of, packed, restored
+from gpupipe.models.base import layers
 from gpupipe.models.selected import FittedSelected, Selected, columns_of
 from gpupipe.select import METHODS, Methods, selector_of
 from gpupipe.workflow import run, show
@@ -263,6 +264,29 @@ def test_a_second_run_takes_the_choices_of_the_first(done):
     assert one == two  # what it took as well: it was not done again
     parts = [(r.bundle / "bundle.json").read_bytes() for r in (done["first"], done["second"])]
     assert json.loads(parts[0])["model"] == json.loads(parts[1])["model"]
+
+
+@pytest.mark.parametrize("sections", [
+    {"calibrate": "sigmoid"}, {"split": {"holdout": 0, "folds": 3}},
+    {"intervals": {"coverage": 0.8}}, {"model": {"kind": "linear"}, "explain": {"rows": 60}},
+    {"ensemble": {"kind": "blend", "size": 2}, "model": {"kind": "xgboost"}, "tune": {
+        "trials": 3, "space": {"n_estimators": [3, 6]}}},
+], ids=lambda s: next(iter(s)))
+def test_a_selection_goes_with_all_that_comes_after_it(sections, tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(small_table(), path)
+    config = settings(select=SELECT, evaluate={"baselines": []}, **{"split": FOLDS, **sections})
+    config["data"]["source"] = str(path)
+    done = run(parse_config(config), runs=tmp_path / "runs")
+    bundle = gpupipe.load(done.bundle)  # its golden rows are replayed
+    text = (done.bundle / "bundle.json").read_text()
+    assert '"seconds"' not in text.partition('"states"')[0]
+    if "ensemble" not in sections:
+        assert not any(isinstance(m, FittedSelected) for m in layers(bundle.contents.model))
+        assert len(bundle.schema.names) <= 2
+        assert done.summary["selection"]["out"] == 2
+    assert len(bundle.predict(NEW)) == 97
+    assert "<svg" in done.report.read_text(encoding="utf-8")
 
 
 def test_a_run_without_selection_says_nothing_of_one(tmp_path):
