@@ -86,8 +86,8 @@ class Bundle:
 
         Of a Dask data frame another one, with the classes as columns.
         """
-        if self.task == "regression":
-            raise DataError("a regression bundle has no probabilities", hint="use predict")
+        if not self.classes:
+            raise DataError(f"a {self.task} bundle has no probabilities", hint="use predict")
         if is_collection(table):
             return map_rows(table, self.predict_proba, self.classes)
         scores = self.scores(table)
@@ -99,7 +99,7 @@ class Bundle:
             labels = np.asarray(self.classes, object) if self.classes else None
             return map_rows(table, self.predict, None, labels)
         scores = self.scores(table)
-        return scores if self.task == "regression" else self.labels(scores)
+        return self.labels(scores) if self.classes else scores
 
     def labels(self, scores: np.ndarray) -> np.ndarray:
         """The classes (text) that scores stand for: above the threshold, or the most probable."""
@@ -111,7 +111,7 @@ class Bundle:
 
         Of a Dask data frame another one. DataError where the bundle has no intervals.
         """
-        if self.task != "regression":
+        if self.classes:
             raise DataError("a classifier has no intervals", hint="use predict_set")
         return self._bounds(table, ["prediction_low", "prediction_high"], np.float64)
 
@@ -120,8 +120,8 @@ class Bundle:
 
         Of a Dask data frame another one. DataError where the bundle has no sets.
         """
-        if self.task == "regression":
-            raise DataError("a regression has no sets of labels", hint="use predict_interval")
+        if not self.classes:
+            raise DataError(f"a {self.task} has no sets of labels", hint="use predict_interval")
         return self._bounds(table, self.classes, np.bool_)
 
     def _bounds(self, table: Any, names: list[str], dtype: Any) -> Any:
@@ -146,7 +146,7 @@ class Bundle:
         self, scores: np.ndarray, bounds: np.ndarray | None = None
     ) -> list[dict[str, Any]]:
         """Scores as records, with ``low`` and ``high`` or the ``set`` where there are bounds."""
-        if self.task == "regression":
+        if not self.classes:
             found: list[dict[str, Any]] = [{"prediction": float(s)} for s in scores]
         elif scores.ndim == 1:
             found = [{"prediction": label, "probability": float(s)}

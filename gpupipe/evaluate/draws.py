@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpupipe.evaluate.metrics import Classified, Scored, Summed
+from gpupipe.evaluate.metrics import Classified, Compared, Scored, Summed
 
-Table = Scored | Classified | Summed
+Table = Scored | Classified | Summed | Compared
 
 BLOCK = 1 << 18  # weights drawn at a time, so that they stay in the cache
 

@@ -3,7 +3,8 @@
 A metric is a function of a *table*: the sufficient statistics of its task, with a leading axis
 of R resamples (R = 1 for the data itself). So the value on all rows and its bootstrap come from
 one formula. The tables are `Scored` (binary: weights at the distinct scores), `Classified`
-(multiclass: weights by class) and `Summed` (regression: weighted sums); `samples` makes them.
+(multiclass: weights by class), `Summed` (regression: weighted sums) and `Compared` (times with an
+event: pairs); `samples` makes them.
 
 Where a formula is not defined on a table it gives NaN there, and `undefined` says when that is;
 `evaluate` turns it into an explicit note. Every formula equals scikit-learn's on the same rows.
@@ -19,8 +20,11 @@ from typing import Literal
 from gpupipe.engine.arrays import Array, namespace
 from gpupipe.errors import ConfigError, did_you_mean
 
-Task = Literal["binary", "multiclass", "regression"]
-Needs = Literal["score", "probability", "label", "value"]
+Task = Literal["binary", "multiclass", "regression", "survival", "hazard"]
+OF_CLASSES: tuple[Task, ...] = ("binary", "multiclass")
+"""Tasks whose targets are class codes; those of all others are numbers."""
+Needs = Literal["score", "probability", "label", "value", "order"]
+"""What of a prediction a metric looks at; ``order``: which rows are before which others."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ DEFAULT_METRICS: dict[Task, tuple[str, ...]] = {
         "r2", "root_mean_squared_error", "mean_absolute_error", "median_absolute_error",
         "mean_absolute_percentage_error", "explained_variance", "max_error",
     ),
+    "survival": ("concordance_index",),
+    "hazard": ("concordance_index",),
 }
 """What `evaluate` computes when not told; the first is the headline."""
 
@@ -174,6 +180,19 @@ class Summed:
     grid: Array
     below: Array
     largest: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Times with an event: sums float64[R] over rows, of a metric that is about pairs of them.
+
+    ``concordance`` is the share of concordant pairs of all rows, ``pairs`` how many pairs the
+    rows are in, ``excess`` how many of them are concordant beyond that share (see `survival`).
+    """
+
+    concordance: float
+    pairs: Array
+    excess: Array
 
 
 # Labels: binary and multiclass ---------------------------------------------------------------
@@ -385,3 +404,13 @@ def root_mean_squared_log_error(t: Summed) -> Array:
         no_interval="the bootstrap is not valid for a maximum (Bickel & Freedman 1981)")
 def max_error(t: Summed) -> Array:
     return namespace(t.weight).full(len(t.weight), t.largest)
+
+
+# Times with an event -------------------------------------------------------------------------
+
+
+@metric("concordance_index", "survival", "hazard", greater_is_better=True, needs="order",
+        title="Concordance index", undefined="no two rows can be compared")
+def concordance_index(t: Compared) -> Array:
+    """Harrell's C-index: a row is in twice as many pairs as are counted with it as the first."""
+    return t.concordance + 2 * t.excess / t.pairs
