@@ -76,8 +76,9 @@ def event_of(config: PipelineConfig, profile: Profile) -> dict[str, str] | None:
 def _seen(config: PipelineConfig, profile: Profile) -> str:
     """The event's label that says that it was seen."""
     positive = None if config.data.positive is None else event_label(config.data.positive)
-    levels = [f.event[1] for f in profile.facts if f.event is not None]
-    labels = sorted({event_label(v) for some in levels for v in some.to_pylist()})
+    pairs = [f.event for f in profile.facts if f.event is not None]
+    labels = sorted({event_label(levels[int(at)].as_py()) for codes, levels in pairs
+                     for at in np.unique(codes[codes >= 0])})
     try:
         return seen_label(labels, positive)
     except ValueError as error:

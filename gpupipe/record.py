@@ -137,7 +137,7 @@ def report_of(
     data: dict[str, Any] = {
         "name": config.name, "created": manifest["created"], "run_id": manifest["run"],
         "task": trained.target.task, "target": config.data.target,
-        "classes": list(trained.target.classes),
+        "classes": list(trained.target.classes), "event": event_of(config, trained.profile),
         "source": {"path": dataset.source, "rows": dataset.rows,
                    "columns": len(dataset.schema.fields), "fingerprint": dataset.fingerprint},
         "split": {"by": trained.split.by, "folds": len(trained.split.folds),

@@ -153,7 +153,7 @@ def _calibration(pair: Paired) -> dict[str, Any]:
             drawn = curves(pair.task, pair.y, kept.prediction, weight=pair.weight,
                            classes=pair.classes)["calibration"]
             mine["ece"] = drawn["ece"]
-        if pair.task != "multiclass":
+        if pair.task in ("binary", "regression"):
             mine["prediction_mean"] = float(np.average(kept.prediction, weights=weight))
             mine["target_mean"] = float(np.average(pair.y, weights=weight))
         found[side] = mine

@@ -97,7 +97,8 @@ def objective_of(
         fit = ", ".join(n for n, known in table.items() if known.task == target.task)
         raise ConfigError(
             f"objective {name!r} of model {kind!r} is for {found.task} targets, and this one is "
-            f"{target.task}", hint=f"for it there are {fit}; or set data.task",
+            f"{target.task}", hint=f"for it there are {fit}" if target.task in SURVIVAL else
+            f"for it there are {fit}; or set data.{'event' if name in SPECIAL else 'task'}",
         )
     _check_values(name, found.values, y)
     return name, found
