@@ -44,7 +44,9 @@ def steps_of(config: PipelineConfig) -> list[Step] | None:
     return steps
 
 
-def default_steps(features: Sequence[Feature], profile: Profile, needs: Needs) -> list[Step]:
+def default_steps(
+    features: Sequence[Feature], profile: Profile, needs: Needs, target: Target
+) -> list[Step]:
     """Steps by type and cardinality, for a model that takes anything or only numbers."""
     few: list[str] = []
     many: list[str] = []
@@ -77,8 +79,11 @@ def default_steps(features: Sequence[Feature], profile: Profile, needs: Needs) -
     if holes:
         make("impute", columns=holes, indicator=True)
     make("impute", columns=["numeric", "boolean"])
+    if many and target.task == "unsupervised":  # there is no target to encode by
+        make("count", columns=many)
+        make("log", columns=many)
     make("scale", columns=["numeric", "boolean"])
-    if many:
+    if many and target.task != "unsupervised":
         make("target_encode", columns=many)
     if few:
         make("one_hot", columns=few)

@@ -111,6 +111,8 @@ def prepare(
                                                    target))]
     if own_steps is None:
         notes += default_notes(features, profile)
+    if target.task == "unsupervised":
+        baselines = False  # there is nothing to beat
     for kind in config.evaluate.baselines if baselines else ():
         if kind == config.model.kind and own_steps is None:
             continue
@@ -138,7 +140,7 @@ def _graph(
     config: PipelineConfig, own: list[Step] | None, features: Sequence[Feature],
     profile: Profile, model: Model, target: Target,
 ) -> Graph:
-    steps = own if own is not None else default_steps(features, profile, model.needs)
+    steps = own if own is not None else default_steps(features, profile, model.needs, target)
     return bind_features(config, features, steps, target, profile.constant())
 
 

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from gpupipe.bundle.store import Contents
 from gpupipe.checkpoints import library_versions
 from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.data.dataset import Dataset
 from gpupipe.describe import column_of
-from gpupipe.judging import headline, pictures
+from gpupipe.evaluate.clusters import METRICS
+from gpupipe.judging import headline, pictures, read_column
 from gpupipe.stats.quantiles import Extremes, Histogram
 from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import MOMENTS
 from gpupipe.training import Trained
+from gpupipe.unsupervised import assigned, finds_of
 
 KEPT_LEVELS = 100_000
 """Levels of a column that a bundle keeps for its data contract."""
@@ -51,7 +54,8 @@ def contents_of(trained: Trained) -> Contents:
     info = {
         "name": config.name, "task": trained.target.task,
         "classes": list(trained.target.classes), "target": config.data.target,
-        "target_dtype": trained.dataset.schema[config.data.target].dtype,
+        "target_dtype": None if config.data.target is None
+        else trained.dataset.schema[config.data.target].dtype,
         "key": list(config.data.key or []), "missing": config.data.missing,
         "reader": {"format": config.data.format, "delimiter": config.data.delimiter,
                    "encoding": config.data.encoding, "header": config.data.header,
@@ -69,7 +73,8 @@ def contents_of(trained: Trained) -> Contents:
 def states_of(trained: Trained) -> dict[str, Any]:
     """The profile's states of the columns in use: ``{column: {statistic: {array: values}}}``."""
     found: dict[str, Any] = {}
-    for column in [*trained.model.candidate.graph.raw, trained.config.data.target]:
+    target = trained.config.data.target
+    for column in [*trained.model.candidate.graph.raw, *([] if target is None else [target])]:
         mine: dict[str, Any] = {}
         moments = trained.profile.of(column, MOMENTS)
         mine["moments"] = {"count": moments.count, "missing": moments.missing,
@@ -132,7 +137,6 @@ def report_of(
         "timings": trained.timings.stages, "warnings": manifest["notes"],
         "profile": [column_of(trained.profile, f.name) for f in trained.profile.schema
                     if f.name != config.data.target],
-        "target_profile": column_of(trained.profile, config.data.target),
         "metrics": metrics, "slices": sliced,
         "importances": [{"feature": n, "gain": v, "share": v}
                         for n, v in trained.final.importances()],
@@ -143,6 +147,10 @@ def report_of(
         "scans": scans_of(outcome.candidate.graph, dataset.rows),
         "versions": manifest["versions"], "seed": config.seed,
     }
+    if config.data.target is not None:
+        data["target_profile"] = column_of(trained.profile, config.data.target)
+    if trained.target.task == "unsupervised":
+        data["headline"] = next(iter(headline(metrics).get("model") or METRICS[finds_of(trained)]))
     if headline(metrics):
         data["curves"] = pictures(trained)
     if dataset.quarantine.count:
@@ -151,6 +159,18 @@ def report_of(
     if learning:
         data["learning_curve"] = learning
     return data
+
+
+def found_table(trained: Trained) -> pa.Table:
+    """What the final model, learned without a target, gives for every row: key, row, whether
+    it is of the holdout, and the model's outputs."""
+    bucket = np.concatenate([r.bucket for r in trained.rowed.rows])
+    known = tuple(range(trained.split.nowhere))
+    rows = np.flatnonzero(np.isin(bucket, known))
+    columns: dict[str, Any] = {k: read_column(trained, k, known)
+                               for k in trained.config.data.key or ()}
+    columns |= {"row": rows, "holdout": np.isin(bucket[rows], trained.split.holdout)}
+    return pa.table(columns | assigned(trained, known))
 
 
 def scans_of(graph: Graph, rows: int) -> list[dict[str, Any]]:

@@ -13,7 +13,9 @@ from gpupipe.data.dataset import Dataset
 from gpupipe.data.split import Split, hash_split, place_of, time_split
 from gpupipe.engine.frames import width_of
 from gpupipe.errors import ConfigError, DataError, did_you_mean
+from gpupipe.evaluate.clusters import choose as choose_found
 from gpupipe.evaluate.metrics import choose
+from gpupipe.models import MODELS
 from gpupipe.steps import Feature, Target
 from gpupipe.steps.profile import Profile, target_range
 from gpupipe.steps.scan import PartRows
@@ -74,9 +76,13 @@ def check_columns(config: PipelineConfig, dataset: Dataset) -> None:
 
 def check_metrics(config: PipelineConfig, target: Target) -> None:
     """Every metric that the file names must be one of the target's task."""
+    kind = config.model.kind
     for i, name in enumerate(config.evaluate.metrics or ()):
         try:
-            choose(target.task, [name])  # type: ignore[arg-type]
+            if target.task == "unsupervised":
+                choose_found(MODELS[kind].finds, [name])
+            else:
+                choose(target.task, [name])  # type: ignore[arg-type]
         except ConfigError as error:
             raise config.fault(("evaluate", "metrics", i), error.message, error.hint) from None
 

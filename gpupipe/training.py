@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,6 +48,8 @@ class Outcome:
     views : what its steps learned: for the final model, then by fold.
     holdout, oof : predictions in row order for the rows of `Trained.holdout_rows` and
         `Trained.oof_rows`; None where there is no such part.
+    fold_models : without a target, the models of the folds: what they give is not of one kind,
+        so there is no ``oof``.
     """
 
     candidate: Candidate
@@ -57,6 +59,7 @@ class Outcome:
     oof: np.ndarray | None
     curves: list[dict[str, Any]]
     rounds: int | None
+    fold_models: list[FittedModel] = field(default_factory=list)
 
     @property
     def fitted(self) -> Fitted:
@@ -211,7 +214,8 @@ def _train_all(
         rounds = [rounds_of(c, found) for c, found in zip(candidates, curves, strict=True)]
         whole = trainer.final(rounds) if final else [(None, None)] * len(candidates)
     with trained.timings.stage("predict"):
-        number = trained.fold_of_rows() if split.folds else None
+        labelled = trained.target.task != "unsupervised"
+        number = trained.fold_of_rows() if split.folds and labelled else None
         for c, candidate in enumerate(candidates):
             model, unseen = whole[c]
             trained.outcomes[candidate.name] = Outcome(
@@ -219,6 +223,7 @@ def _train_all(
                 predicted(model, unseen) if model and unseen and split.holdout else None,
                 None if number is None else trainer.out_of_fold(number, folds[c], rounds[c]),
                 [curve for curve in curves[c] if curve], rounds[c],
+                [] if labelled else [m for m, _ in folds[c]],
             )
     if trainer.reused:
         trained.notes.append(f"{trainer.reused} of {total} models were trained by an earlier run "

@@ -39,7 +39,14 @@ from gpupipe.judging import headline, judge, read_column, slices
 from gpupipe.models import load_ahead
 from gpupipe.plan import Plan, make_plan, plan_of
 from gpupipe.prepare import prepare
-from gpupipe.record import config_source, contents_of, manifest_of, report_of, states_of
+from gpupipe.record import (
+    config_source,
+    contents_of,
+    found_table,
+    manifest_of,
+    report_of,
+    states_of,
+)
 from gpupipe.rows import dropped
 from gpupipe.scoring import evaluate, predict
 from gpupipe.timings import Timings
@@ -135,7 +142,8 @@ def _finished(
         "baselines": part.get("baselines", {}),
         "cross_validation": metrics.get("cross_validation", {}).get("model", {}),
         "evaluated_on": "holdout" if "holdout" in metrics else
-        "cross_validation" if metrics else "nothing",
+        "cross_validation" if "cross_validation" in metrics else
+        "training" if metrics else "nothing",
         "timings": manifest["timings"], "plan": planned.to_json(),
         "peak_memory_bytes": manifest["peak_memory_bytes"], "notes": manifest["notes"],
     })
@@ -199,8 +207,9 @@ def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str
     check_fits(ready.layout(len(ready.graphs[0].outputs), choice.processes))
     apart = {*dropped(config, dataset), *(config.data.key or ())}
     found = [{"kind": "note", "message": n} for n in dataset.notes]
+    kinds = ("leak", "id", "constant", "duplicate")[config.data.target is None :]
     for remark in inspect(dataset, config.data.target, progress=progress).remarks:
-        if remark.kind in ("leak", "id", "constant", "duplicate"):
+        if remark.kind in kinds:
             columns = set(getattr(remark, "columns", ()))
             if not (columns and columns <= apart):
                 found.append({"kind": remark.kind, "message": remark.text})
@@ -343,7 +352,13 @@ def _write_json(path: Path, data: Any) -> None:
 
 
 def _write_predictions(trained: Trained, path: Path) -> None:
-    """Out-of-fold and holdout predictions: key, fold (-1: holdout), target and prediction."""
+    """Out-of-fold and holdout predictions: key, fold (-1: holdout), target and prediction.
+
+    Without a target, what the final model gives for all rows.
+    """
+    if trained.target.task == "unsupervised":
+        pq.write_table(found_table(trained), path)
+        return
     tables = []
     sides = [(trained.oof_buckets, trained.model.oof), (trained.split.holdout,
                                                         trained.model.holdout)]

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from gpupipe.config.check import Misfit, validated
 from gpupipe.config.choosing import (
@@ -20,8 +27,8 @@ from gpupipe.config.choosing import (
 )
 from gpupipe.config.section import ColumnName, ColumnNames, Section, Texts, short
 from gpupipe.config.source import KeyPath, Origin, plain, read
-from gpupipe.config.unsupervised import check_target
 from gpupipe.config.units import bytes_of, microseconds_of
+from gpupipe.config.unsupervised import check_target
 from gpupipe.errors import ConfigError, did_you_mean
 
 TYPES = {

@@ -1,6 +1,6 @@
 """Model families: one file each, all behind `base.Model`."""
 
-from gpupipe.models import constant, linear, xgboost
+from gpupipe.models import constant, decomposition, kmeans, linear, xgboost
 from gpupipe.models.base import (
     MODELS,
     FittedModel,
@@ -16,4 +16,5 @@ from gpupipe.models.base import (
 )
 
 __all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Training", "constant",
-           "linear", "load_ahead", "model_of", "packed", "restored", "xgboost"]
+           "decomposition", "kmeans", "linear", "load_ahead", "model_of", "packed", "restored",
+           "xgboost"]

@@ -164,10 +164,15 @@ class FittedComponents(Found):
         xp = namespace(chunk)
         out = xp.zeros((chunk.shape[0], len(self.axes)))
         columns = xp.ascontiguousarray(chunk.T).astype("float64")
-        # Feature by feature: see `unsupervised.squared_distances`.
+        # Feature by feature, not as a matrix product: BLAS adds in an order that depends on how
+        # many rows there are, and one record must score as it does in a table.
         for column, mean, loadings in zip(columns, self.mean, self.axes.T, strict=True):
             out += (column - float(mean))[:, None] * xp.asarray(loadings)
         return out / xp.asarray(self.scale)
+
+    def inverse(self, scores: np.ndarray) -> np.ndarray:
+        """The features ``[n, p]`` that the scores stand for."""
+        return self.mean + (scores * self.scale) @ self.axes
 
     def facts(self) -> dict[str, Any]:
         return {"explained_variance_ratio": self.explained_variance_ratio.tolist()}

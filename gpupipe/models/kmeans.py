@@ -32,12 +32,12 @@ from gpupipe.models.base import (
     register,
 )
 from gpupipe.models.exact import ROWS, Grid, Total, joined
+from gpupipe.models.nearest import SMALL, assign, nearest, squared_distances
 from gpupipe.models.unsupervised import (
     UNSUPERVISED,
     Finds,
     Found,
     numbers,
-    squared_distances,
 )
 from gpupipe.steps.base import Target
 
@@ -55,9 +55,9 @@ class KMeans:
     """``n_clusters`` centres, each the mean of the rows that are nearest to it.
 
     ``init`` is ``k-means++``, ``random`` or a list of centres; ``n_init`` first sets of centres
-    are tried (auto: 1, or 10 of random ones) and the best is kept. Iterations end after ``max_iter``, or when the
-    centres move less than ``tol`` times the mean variance of the columns. Cluster 0 is the
-    largest, unless ``init`` gave the centres an order.
+    are tried (auto: 1, or 10 of random ones) and the best is kept. Iterations end after
+    ``max_iter``, or when the centres move less than ``tol`` times the mean variance of the
+    columns. Cluster 0 is the largest, unless ``init`` gave the centres an order.
     """
 
     kind: ClassVar[str]
@@ -87,29 +87,21 @@ class KMeans:
 
         Raises DataError where there are fewer distinct rows than clusters.
         """
-        p, weight = self.params, _weights(train)
-
-        def everything() -> Iterator[tuple[Array, np.ndarray]]:
-            row = 0
-            for chunk in numbers("kmeans", train):
-                for start in range(0, int(chunk.shape[0]), ROWS):
-                    piece = chunk[start : start + ROWS]
-                    yield piece, weight[row : row + int(piece.shape[0])]
-                    row += int(piece.shape[0])
-
+        p = self.params
+        everything: Pieces = lambda: _pieces(numbers("kmeans", train), _weights(train),
+                                             p["n_clusters"])
         grid = Grid.of(x for x, _ in everything())
         step = max(1, math.ceil(train.rows / SAMPLE_ROWS))
         some = train.every(step) if step > 1 else train
         x = np.concatenate([to_host(c) for c in numbers("kmeans", some)])
         w = _weights(some)
-        sample: Pieces = lambda: ((x[i : i + ROWS], w[i : i + ROWS])
-                                  for i in range(0, len(x), ROWS))
+        sample: Pieces = lambda: _pieces([x], w, p["n_clusters"])
         least = float(p["tol"]) * float(np.mean(np.var(x, axis=0)))
         best: tuple[float, np.ndarray, np.ndarray] | None = None
         for draw in self._draws(how.seed):
             first = self._first(x, w, draw)
             centres, weights = _lloyd(sample, first, grid, p["max_iter"], least)
-            loss = math.fsum(w * squared_distances(x, centres).min(axis=1))
+            loss = math.fsum(w * nearest(x, centres)[1][:, 0])
             if best is None or loss < best[0]:
                 best = loss, centres, weights
         assert best is not None
@@ -149,6 +141,19 @@ class KMeans:
         return FittedKMeans("kmeans", payload["centres"], tuple(payload["names"]))
 
 
+def _pieces(
+    chunks: Iterable[Array], weight: np.ndarray, k: int
+) -> Iterator[tuple[Array, np.ndarray]]:
+    """The rows with their weights, so many at a time that products with ``k`` centres are small."""
+    row = 0
+    for chunk in chunks:
+        step = min(ROWS, max(256, SMALL // (k * int(chunk.shape[1]))))
+        for start in range(0, int(chunk.shape[0]), step):
+            piece = chunk[start : start + step]
+            yield piece, weight[row : row + int(piece.shape[0])]
+            row += int(piece.shape[0])
+
+
 def _weights(rows: Matrix) -> np.ndarray:
     return np.ones(rows.rows) if rows.weight is None else np.asarray(rows.weight, np.float64)
 
@@ -163,17 +168,17 @@ def _plus_plus(
 ) -> np.ndarray:
     """First centres by k-means++: each of a few rows drawn by squared distance, the best kept."""
     chosen = [int(draw.choice(len(x), p=weight / weight.sum()))]
-    nearest = squared_distances(x, x[chosen])[:, 0]
+    apart = squared_distances(x, x[chosen])[:, 0]
     for _ in range(1, k):
-        cumulative = np.cumsum(weight * nearest)
+        cumulative = np.cumsum(weight * apart)
         if cumulative[-1] == 0:
             raise _too_few(k)
         places = draw.random(2 + int(math.log(k))) * cumulative[-1]
         rows = np.minimum(np.searchsorted(cumulative, places, side="right"), len(x) - 1)
-        closer = np.minimum(nearest[:, None], squared_distances(x, x[rows]))
+        closer = np.minimum(apart[:, None], squared_distances(x, x[rows]))
         best = int((weight @ closer).argmin())
         chosen.append(int(rows[best]))
-        nearest = closer[:, best]
+        apart = closer[:, best]
     return x[chosen]
 
 
@@ -206,10 +211,11 @@ def _means(pieces: Pieces, centres: np.ndarray, grid: Grid) -> tuple[np.ndarray,
     sums = {pair: Total(centres.shape) for pair in ((0, 0), (0, 1), (1, 0), (1, 1))}
     for x, weight in pieces():
         xp = namespace(x)
-        nearest = squared_distances(x, xp.asarray(centres)).argmin(axis=1)
-        mine = nearest[:, None] == xp.arange(k)
+        mine = assign(x, xp.asarray(centres))[:, None] == xp.arange(k)
         values = grid.digits(x)
         for i, digit in enumerate(scale.digits(xp.asarray(weight)[:, None])):
+            if not digit.any():
+                continue  # weights of 1 have no lower digit
             share = mine * digit
             weights[i].add(share.sum(axis=0))
             for j, value in enumerate(values):
@@ -228,7 +234,7 @@ def _farthest(pieces: Pieces, centres: np.ndarray, number: int) -> np.ndarray:
     apart, rows = [], []
     for x, weight in pieces():
         xp = namespace(x)
-        distance = to_host(squared_distances(x, xp.asarray(centres)).min(axis=1)) * (weight > 0)
+        distance = to_host(nearest(x, xp.asarray(centres))[1][:, 0]) * (weight > 0)
         first = np.argsort(-distance, kind="stable")[:number]
         apart.append(distance[first])
         rows.append(to_host(x[xp.asarray(first)]))
@@ -249,9 +255,8 @@ class FittedKMeans(Found):
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
         xp = namespace(chunk)
-        apart = squared_distances(chunk.astype("float64"), xp.asarray(self.centres))
-        return xp.stack([apart.argmin(axis=1).astype("float64"),
-                         xp.sqrt(apart.min(axis=1))], axis=1)
+        cluster, squares = nearest(chunk.astype("float64"), xp.asarray(self.centres))
+        return xp.concatenate([cluster.astype("float64"), xp.sqrt(squares)], axis=1)
 
     def payload(self) -> Payload:
         return {"centres": self.centres, "names": list(self.names)}

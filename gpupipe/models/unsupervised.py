@@ -6,6 +6,7 @@ of a row. `typed` makes a cluster a whole number and a flag a boolean again.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -14,23 +15,28 @@ import numpy as np
 from gpupipe.engine.arrays import namespace, to_host
 from gpupipe.engine.frames import Array
 from gpupipe.errors import ConfigError, DataError
-from gpupipe.models.base import Matrix, Plain, Task
+from gpupipe.models.base import Matrix, Payload, Plain, Task
 
 Finds = Literal["clusters", "anomalies", "components"]
 """What a family finds: which output columns there are, and how they are judged."""
 UNSUPERVISED: tuple[Task, ...] = ("unsupervised",)
 TYPES = {"cluster": "int64", "is_anomaly": "bool"}
 """The output columns that are not float64."""
-BLOCK = 4_096
-"""Rows at a time where ``[rows, centres]`` numbers are worked out: they stay in the cache."""
 
 
-class Found(Plain):
+class Found(Plain, ABC):
     """A fitted model that learned without a target."""
 
+    @abstractmethod
+    def predict(self, chunk: Array, rounds: int | None = None) -> Array:
+        """The `outputs` of each row: float64 ``[n, outputs]``."""
+
+    @abstractmethod
+    def payload(self) -> Payload: ...
+
     @property
-    def finds(self) -> Finds:
-        raise NotImplementedError
+    @abstractmethod
+    def finds(self) -> Finds: ...
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -89,23 +95,3 @@ def no_weight(kind: str, train: Matrix) -> None:
     if train.weight is not None:
         raise ConfigError(f"model {kind!r} takes no weights of rows",
                           hint="leave data.weight out; kmeans and dbscan take weights")
-
-
-def squared_distances(x: Array, centres: Array) -> Array:
-    """Squared Euclidean distances ``[n, k]`` between rows of two float64 matrices.
-
-    Feature by feature, not as a matrix product: BLAS adds in an order that depends on how many
-    rows there are, and one record must score as it does in a table.
-    """
-    xp = namespace(x)
-    out = xp.empty((x.shape[0], centres.shape[0]))
-    columns = xp.ascontiguousarray(centres.T)
-    for start in range(0, int(x.shape[0]), BLOCK):
-        block = xp.ascontiguousarray(x[start : start + BLOCK].T)
-        total = out[start : start + BLOCK]
-        total[...] = 0.0
-        for mine, theirs in zip(block, columns, strict=True):
-            apart = mine[:, None] - theirs
-            apart *= apart
-            total += apart
-    return out
