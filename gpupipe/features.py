@@ -45,9 +45,12 @@ def steps_of(config: PipelineConfig) -> list[Step] | None:
 
 
 def default_steps(
-    features: Sequence[Feature], profile: Profile, needs: Needs, target: Target
+    features: Sequence[Feature], profile: Profile, needs: Needs, labelled: bool = True
 ) -> list[Step]:
-    """Steps by type and cardinality, for a model that takes anything or only numbers."""
+    """Steps by type and cardinality, for a model that takes anything or only numbers.
+
+    Where there is no target (not ``labelled``) many levels are counted instead of encoded by it.
+    """
     few: list[str] = []
     many: list[str] = []
     prose: list[str] = []
@@ -79,11 +82,11 @@ def default_steps(
     if holes:
         make("impute", columns=holes, indicator=True)
     make("impute", columns=["numeric", "boolean"])
-    if many and target.task == "unsupervised":  # there is no target to encode by
+    if many and not labelled:
         make("count", columns=many)
         make("log", columns=many)
     make("scale", columns=["numeric", "boolean"])
-    if many and target.task != "unsupervised":
+    if many and labelled:
         make("target_encode", columns=many)
     if few:
         make("one_hot", columns=few)

@@ -140,7 +140,8 @@ def _graph(
     config: PipelineConfig, own: list[Step] | None, features: Sequence[Feature],
     profile: Profile, model: Model, target: Target,
 ) -> Graph:
-    steps = own if own is not None else default_steps(features, profile, model.needs, target)
+    steps = own if own is not None else default_steps(
+        features, profile, model.needs, target.task != "unsupervised")
     return bind_features(config, features, steps, target, profile.constant())
 
 

@@ -103,14 +103,17 @@ def judge(trained: Trained) -> dict[str, Any]:
     elif trained.model.final is not None and not split.folds:
         found["training"] = _part(Judged(trained, 0, split.train))
     if split.folds:
+        agreement = _stability(trained)
         parts = [_part(Judged(trained, k + 1, fold.valid)) for k, fold in enumerate(split.folds)]
         folds = [{name: s["value"] for name, s in part["model"].items()} for part in parts]
         found["cross_validation"] = {
             "model": {name: _mean([f[name] for f in folds]) for name in folds[0]}
-            | _stability(trained),
+            | agreement,
             "rows": sum(p["rows"] for p in parts), "baselines": {}, "differences": {},
         }
         found["folds"] = folds
+        if "holdout" in found:
+            found["holdout"]["model"] |= agreement
     return found
 
 

@@ -1,6 +1,15 @@
 """Model families: one file each, all behind `base.Model`."""
 
-from gpupipe.models import constant, decomposition, kmeans, linear, xgboost
+from gpupipe.models import (
+    constant,
+    decomposition,
+    density,
+    isolation_forest,
+    kmeans,
+    linear,
+    umap,
+    xgboost,
+)
 from gpupipe.models.base import (
     MODELS,
     FittedModel,
@@ -16,5 +25,5 @@ from gpupipe.models.base import (
 )
 
 __all__ = ["MODELS", "FittedModel", "Matrix", "Model", "OneOf", "Range", "Training", "constant",
-           "decomposition", "kmeans", "linear", "load_ahead", "model_of", "packed", "restored",
-           "xgboost"]
+           "decomposition", "density", "isolation_forest", "kmeans", "linear", "load_ahead",
+           "model_of", "packed", "restored", "umap", "xgboost"]

@@ -3,9 +3,9 @@
 A column is put on a grid of its own: 40 bits below the power of two above its greatest absolute
 value, in two digits of 20 bits. That is finer than float32 itself wherever a column's numbers
 are within a factor of 2^16 of each other. Products of digits over 8,192 rows add up to less than
-2^53, so a matrix product of float64 gives them exactly whatever the order in which BLAS or a GPU adds
-(Ozaki et al. 2012, section 3, split matrices for that in the same way), and totals over more rows
-are integers.
+2^53, so a matrix product of float64 gives them exactly whatever the order in which BLAS or a GPU
+adds (Ozaki et al. 2012, section 3, split matrices for that in the same way), and totals over more
+rows are integers.
 """
 
 from __future__ import annotations

@@ -102,3 +102,14 @@ def _paired(x: Array, points: Array, row: Array, point: Array) -> Array:
         apart *= apart
         total += apart
     return total
+
+
+def within(x: Array, points: Array, radius: float) -> Array:
+    """About how many points lie within ``radius`` of each row: int64 ``[n]``."""
+    xp = namespace(x)
+    found = xp.zeros(x.shape[0], dtype="int64")
+    middle = points.mean(axis=0)
+    for rows, apart, _ in _proposals(x, points):
+        own = ((x[rows] - middle) ** 2).sum(axis=1)
+        found[rows] = (apart + own[:, None] <= radius * radius).sum(axis=1)
+    return found
