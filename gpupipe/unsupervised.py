@@ -24,6 +24,8 @@ from gpupipe.training import Trained
 
 SAMPLED = 1_500
 """Rows for what costs the square of them."""
+BLOCK = 16_384
+"""Rows whose features are looked at together."""
 NORMAL = 1.959963984540054
 BINS = 40
 
@@ -58,9 +60,16 @@ class Judged:
         return predict_chunks(self.model, self._matrix)
 
     def features(self) -> Iterator[np.ndarray]:
-        """The rows' features, chunk by chunk, on the host."""
+        """The rows' features on the host, `BLOCK` rows at a time: float sums over them do not
+        depend on how the table was read."""
+        held: list[np.ndarray] = []
         for chunk in self._matrix.chunks:
-            yield to_host(chunk).astype(np.float64)
+            held.append(to_host(chunk).astype(np.float64))
+            while sum(map(len, held)) >= BLOCK:
+                rows = np.concatenate(held)
+                yield rows[:BLOCK]
+                held = [rows[BLOCK:]]
+        yield np.concatenate(held)
 
     def clustered(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         row = 0
@@ -70,13 +79,16 @@ class Judged:
 
     @cached_property
     def sample(self) -> tuple[np.ndarray, np.ndarray]:
-        """Features and scores of at most `SAMPLED` rows."""
+        """Features and scores of at most `SAMPLED` rows: float64 ``[m, p]``, ``[m, outputs]``."""
         places = sampled(self.trained, self.buckets)
         taken, row = [], 0
         for x in self.features():
             taken.append(x[places[(places >= row) & (places < row + len(x))] - row])
             row += len(x)
-        return np.concatenate(taken), self.scores[places]
+        x = np.concatenate(taken)
+        # A row is scored alone as in company, so the sample's scores need not be those of all.
+        known = self.__dict__.get("scores")
+        return x, self.model.predict(x.astype(np.float32)) if known is None else known[places]
 
 
 def sampled(trained: Trained, buckets: Sequence[int]) -> np.ndarray:

@@ -23,6 +23,7 @@ from gpupipe.config.source import parse
 from gpupipe.estimator import Pipeline
 from gpupipe.evaluate import METRICS, evaluate, metrics
 from gpupipe.features import NATIVE_LEVELS, ONE_HOT_LEVELS, TEXT_SHARE, default_steps, steps_of
+from gpupipe.config.unsupervised import UNSUPERVISED
 from gpupipe.models import MODELS
 from gpupipe.steps import STEPS, Feature, categorical, numeric, structure
 from gpupipe.steps.base import ROLES, select
@@ -165,7 +166,8 @@ def test_the_defaults_on_the_page_are_those_of_the_code(profiled):
     header = next(x for x in STEPS_PAGE.splitlines() if x.startswith("| columns | `xgboost`"))
     needs = {kind: MODELS[kind].needs for kind in re.findall(r"`(\w+)`", header)}
     assert needs == {"xgboost": "anything", "constant": "anything", "linear": "numbers"}
-    assert set(needs) == set(MODELS)
+    assert set(needs) == set(MODELS) - set(UNSUPERVISED)
+    assert all(MODELS[kind].needs == "numbers" for kind in UNSUPERVISED)
     datetime = next(s for s in default_steps(features, profile, "numbers") if s.name == "datetime")
     assert f"`parts: [{', '.join(datetime.parts)}]`" in STEPS_PAGE
 
@@ -178,7 +180,8 @@ def config_of(text: str) -> PipelineConfig:
     if text.startswith("- "):
         text = "features:\n" + text
     sections, _ = parse(text, "the block", ROOT)
-    data = {"source": "t.csv", "target": "y", **sections.get("data", {})}
+    target = {} if sections.get("model", {}).get("kind") in UNSUPERVISED else {"target": "y"}
+    data = {"source": "t.csv", **target, **sections.get("data", {})}
     return parse_config({**sections, "data": data})
 
 

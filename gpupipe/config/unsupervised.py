@@ -22,10 +22,11 @@ def check_target(config: PipelineConfig) -> None:
     kind = config.model.kind
     if kind not in UNSUPERVISED:
         if config.data.target is None:
+            empty = "target" in config.data.model_fields_set
             raise config.fault(
-                ("data", "target"), "'data.target' is missing",
-                f"name the column to predict; the kinds that need none are "
-                f"{', '.join(UNSUPERVISED)}", key=True,
+                ("data", "target"), "'data.target': expected text, found nothing" if empty
+                else "'data.target' is missing", "name the column to predict; the kinds that need "
+                f"none are {', '.join(UNSUPERVISED)}", key=not empty,
             )
         return
     fault = _with_target(config) or _without_use(config)

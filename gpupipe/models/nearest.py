@@ -43,7 +43,8 @@ def nearest(x: Array, points: Array, k: int = 1) -> tuple[Array, Array]:
     index = xp.zeros((x.shape[0], k), dtype="int64")
     found = xp.zeros((x.shape[0], k))
     for rows, apart, error in _proposals(x, points):
-        limit = xp.partition(apart, k - 1, axis=1)[:, k - 1]
+        limit = (apart.min(axis=1) if k == 1
+                 else xp.partition(apart, k - 1, axis=1)[:, k - 1])
         row, point = xp.nonzero(apart <= (limit + error)[:, None])
         exact = _paired(x[rows], points, row, point)
         order = xp.lexsort(xp.stack([point.astype("float64"), exact, row.astype("float64")]))
