@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpupipe.config import PipelineConfig, validated
@@ -45,11 +45,13 @@ def steps_of(config: PipelineConfig) -> list[Step] | None:
 
 
 def default_steps(
-    features: Sequence[Feature], profile: Profile, needs: Needs, labelled: bool = True
+    features: Sequence[Feature], profile: Profile, needs: Needs, encoder: str = "auto",
+    labelled: bool = True,
 ) -> list[Step]:
     """Steps by type and cardinality, for a model that takes anything or only numbers.
 
-    Where there is no target (not ``labelled``) many levels are counted instead of encoded by it.
+    ``encoder`` is the step for text of few levels; auto: what suits the model. Where there is no
+    target (not ``labelled``) many levels are counted instead of encoded by it.
     """
     few: list[str] = []
     many: list[str] = []
@@ -74,7 +76,7 @@ def default_steps(
         if many:
             make("target_encode", columns=many)
         if few:
-            make("ordinal", columns=few)
+            make("ordinal" if encoder == "auto" else encoder, columns=few)
         return make.steps
     make("datetime", parts=["timestamp", "month", "day_of_week", "hour"], cyclic=True)
     holes = [f.name for f in features if f.dtype in ("float64", "float32", "int64", "bool")
@@ -89,8 +91,27 @@ def default_steps(
     if many and labelled:
         make("target_encode", columns=many)
     if few:
-        make("one_hot", columns=few)
+        make("one_hot" if encoder == "auto" else encoder, columns=few)
     return make.steps
+
+
+def varied(steps: Sequence[Step], choices: Mapping[str, Any]) -> list[Step]:
+    """The steps with other parameters: values by ``step.parameter``.
+
+    ConfigError for a step that is not among them.
+    """
+    changed = list(steps)
+    for name, value in choices.items():
+        step, _, param = name.partition(".")
+        mine = [i for i, s in enumerate(changed) if s.name == step]
+        if not mine:
+            there = dict.fromkeys(s.name for s in steps)
+            raise ConfigError(f"there is no step {step!r} to vary",
+                              hint=f"the steps are {', '.join(there)}")
+        for i in mine:
+            given = changed[i].model_dump(exclude_unset=True)
+            changed[i] = type(changed[i]).model_validate({**given, param: value})
+    return changed
 
 
 class _Maker:

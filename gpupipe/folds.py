@@ -26,6 +26,9 @@ from gpupipe.steps.graph import Fitted
 from gpupipe.steps.scan import PartRows
 from gpupipe.timings import Timings
 
+Judged = tuple[FittedModel, Matrix]
+"""A fold's model, and the matrix that it is judged by."""
+
 
 @dataclass
 class Trainer:
@@ -51,19 +54,30 @@ class Trainer:
     advance: Callable[[int], None]
     reused: int = field(default=0, init=False)
 
-    def folds(self) -> list[list[tuple[FittedModel, Matrix]]]:
+    def folds(self) -> list[list[Judged]]:
         """For each candidate its folds' models, each with the matrix that it is judged by."""
-        found: list[list[tuple[FittedModel, Matrix]]] = [[] for _ in self.candidates]
-        for wave, threads in self.layout.waves(len(self.split.folds), self.how.threads):
-            how = replace(self.how, threads=threads)
-            jobs = [job for k in wave for job in self.jobs_of(k, self.split.folds[k], how)]
-            numbers = " and ".join(str(k + 1) for k in wave)
-            with self.timings.stage(f"fold{'s' if len(wave) > 1 else ''} {numbers}"):
-                for at, model in enumerate(self._map(self.train, jobs)):
-                    found[at % len(self.candidates)].append((model, jobs[at].judged))
+        found: list[list[Judged]] = [[] for _ in self.candidates]
+        for wave, threads in self.waves():
+            for mine, more in zip(found, self.wave(wave, threads), strict=True):
+                mine += more
         return found
 
-    def final(self, rounds: Sequence[int | None]) -> list[tuple[FittedModel, Matrix]]:
+    def waves(self) -> list[tuple[range, int]]:
+        """The folds that are trained side by side, one wave after the other; threads of each."""
+        return self.layout.waves(len(self.split.folds), self.how.threads)
+
+    def wave(self, wave: Sequence[int], threads: int) -> list[list[Judged]]:
+        """For each candidate the models of some folds, trained side by side."""
+        found: list[list[Judged]] = [[] for _ in self.candidates]
+        how = replace(self.how, threads=threads)
+        jobs = [job for k in wave for job in self.jobs_of(k, self.split.folds[k], how)]
+        numbers = " and ".join(str(k + 1) for k in wave)
+        with self.timings.stage(f"fold{'s' if len(wave) > 1 else ''} {numbers}"):
+            for at, model in enumerate(self._map(self.train, jobs)):
+                found[at % len(self.candidates)].append((model, jobs[at].judged))
+        return found
+
+    def final(self, rounds: Sequence[int | None]) -> list[Judged]:
         """For each candidate the model of all training rows, and the holdout's matrix."""
         manners = [replace(self.how, rounds=r) for r in rounds]
         scopes = [model_scope(self.checkpoints, c, f[0], (self.split.train,), m)
@@ -79,7 +93,7 @@ class Trainer:
                        fitted=[self.fitted[i] for i in which])
 
     def out_of_fold(
-        self, number: np.ndarray, folds: Sequence[tuple[FittedModel, Matrix]], rounds: int | None
+        self, number: np.ndarray, folds: Sequence[Judged], rounds: int | None
     ) -> np.ndarray:
         """Predictions for every row that a fold judged, in row order; ``number`` is its fold."""
         out: np.ndarray | None = None

@@ -13,6 +13,7 @@ import pyarrow as pa
 from gpupipe import unsupervised
 from gpupipe.engine.frames import Column
 from gpupipe.evaluate.curves import curves
+from gpupipe.evaluate.leaderboard import Entry, Leaderboard, leaderboard
 from gpupipe.evaluate.metrics import choose
 from gpupipe.evaluate.scores import evaluate, paired_difference, slice_scores
 from gpupipe.rows import label_of
@@ -27,7 +28,7 @@ def judge(trained: Trained) -> dict[str, Any]:
     """Metrics of every outcome: ``{"holdout": ..., "cross_validation": ..., "folds": [...]}``.
 
     Each part is ``{"model": scores, "baselines": {name: scores}, "differences": {name: scores},
-    "rows": n}``; `report.Metrics` is the shape.
+    "rows": n}``; `report.Metrics` is the shape. ``leaderboard`` where there is more than one.
     """
     if trained.target.task == "unsupervised":
         return unsupervised.judge(trained)
@@ -35,14 +36,68 @@ def judge(trained: Trained) -> dict[str, Any]:
     if trained.split.holdout and trained.model.final is not None:
         y, weight = trained.target_of(trained.split.holdout)
         found["holdout"] = _part(trained, {n: o.holdout for n, o in trained.outcomes.items()},
-                                 y, weight)
+                                 y, weight, labels_of(trained, out_of_fold=False))
     if trained.split.folds:
         y, weight = trained.target_of(trained.oof_buckets)
         found["cross_validation"] = _part(
-            trained, {n: o.oof for n, o in trained.outcomes.items()}, y, weight
+            trained, {n: o.oof for n, o in trained.outcomes.items()}, y, weight,
+            labels_of(trained, out_of_fold=True),
         )
         found["folds"] = _by_fold(trained, y, weight)
-    return found
+        entries = entries_of(trained)
+        if len(entries) > 1:
+            found["leaderboard"] = ranked(trained, entries, y, weight).to_json()
+    return found | trained.finished.to_json()
+
+
+def labels_of(trained: Trained, *, out_of_fold: bool) -> np.ndarray | None:
+    """What the model says of the rows, 0.0 or 1.0, where a threshold was chosen."""
+    decision = trained.finished.decision
+    prediction = trained.model.oof if out_of_fold else trained.model.holdout
+    if decision is None or prediction is None:
+        return None
+    if out_of_fold and decision.labels is not None:
+        return decision.labels
+    return (prediction > decision.threshold).astype(np.float64)
+
+
+def entries_of(trained: Trained) -> list[Entry]:
+    """What the leaderboard ranks: the model, its baselines, and all that a search tried.
+
+    Of a search's trials those count that were trained on all folds; of some a score alone is kept.
+    """
+    entries = [Entry(name, o.candidate.model.kind, getattr(o.candidate.model, "params", {}), o.oof)
+               for name, o in trained.outcomes.items() if o.oof is not None]
+    chosen = trained.chosen
+    if chosen is None:
+        return entries
+    made, best = chosen.tried, chosen.found.best
+    entries = [e for e in entries if e.name != "model"]  # it is one of those that follow
+    if made is not None:
+        name = f"{made.rule.how} of {len(made.members)}"
+        entries.append(Entry(f"{name}, the model" if chosen.taken else name, made.rule.how,
+                             oof=made.oof))
+    for trial in chosen.found.trials:
+        if trial.state == "complete":
+            mine = trial is best and not chosen.taken
+            entries.append(Entry(
+                f"{trial.name}, the model" if mine else trial.name, trial.kind,
+                {**trial.params, **trial.features}, trial.oof, trial.score, trial.seconds,
+                trial.units, trial.latency, trial.size,
+            ))
+    return entries
+
+
+def ranked(
+    trained: Trained, entries: Sequence[Entry], y: np.ndarray, weight: np.ndarray | None,
+) -> Leaderboard:
+    """The leaderboard of the run's first metric over the out-of-fold rows."""
+    task, rules = trained.target.task, trained.config.evaluate
+    metric = choose(task, rules.metrics)[0].name  # type: ignore[arg-type]
+    return leaderboard(
+        task, metric, entries, y, weight, trained.fold_of_rows(),  # type: ignore[arg-type]
+        confidence=rules.confidence, resamples=rules.resamples, seed=trained.config.seed,
+    )
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -56,10 +111,11 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _part(
     trained: Trained, predictions: dict[str, np.ndarray | None], y: np.ndarray,
-    weight: np.ndarray | None,
+    weight: np.ndarray | None, labels: np.ndarray | None,
 ) -> dict[str, Any]:
     rules, task = trained.config.evaluate, trained.target.task
-    names = [m.name for m in choose(task, rules.metrics)]  # type: ignore[arg-type]
+    metrics = choose(task, rules.metrics)  # type: ignore[arg-type]
+    names = [m.name for m in metrics]
     shared: dict[str, Any] = {
         "weight": weight, "confidence": rules.confidence, "resamples": rules.resamples,
         "seed": trained.config.seed,
@@ -67,12 +123,13 @@ def _part(
     scores = {
         name: {k: s.to_json() for k, s in evaluate(
             task, y, p, metrics=names, classes=list(trained.target.classes),  # type: ignore[arg-type]
-            **shared).items()}
+            labels=labels if name == "model" else None, **shared).items()}
         for name, p in predictions.items() if p is not None
     }
+    own = predictions["model"] if labels is None or metrics[0].needs != "label" else labels
     differences = {
         name: {m: paired_difference(
-            task, m, y, predictions["model"], p, **shared).to_json()  # type: ignore[arg-type]
+            task, m, y, own, p, **shared).to_json()  # type: ignore[arg-type]
             for m in names[:1]}
         for name, p in predictions.items() if p is not None and name != "model"
     }
@@ -86,13 +143,14 @@ def _by_fold(trained: Trained, y: np.ndarray, weight: np.ndarray | None) -> list
     """The model's metrics within each fold, without intervals."""
     number, oof = trained.fold_of_rows(), trained.model.oof
     assert oof is not None
-    rows = []
+    labels, rows = labels_of(trained, out_of_fold=True), []
     for k in range(len(trained.split.folds)):
         mine = number == k
         scores = evaluate(
             trained.target.task, y[mine], oof[mine],  # type: ignore[arg-type]
             weight=None if weight is None else weight[mine],
             metrics=trained.config.evaluate.metrics, resamples=0,
+            labels=None if labels is None else labels[mine],
         )
         rows.append({name: s.value for name, s in scores.items()})
     return rows
@@ -114,7 +172,7 @@ def pictures(trained: Trained) -> dict[str, Any]:
         return {}
     y, weight = trained.target_of(buckets)
     return curves(trained.target.task, y, prediction, weight=weight,  # type: ignore[arg-type]
-                  classes=list(trained.target.classes))
+                  classes=list(trained.target.classes), threshold=trained.finished.threshold)
 
 
 def slices(trained: Trained) -> list[dict[str, Any]]:
@@ -124,18 +182,22 @@ def slices(trained: Trained) -> list[dict[str, Any]]:
     if prediction is None or not rules.slices:
         return []
     y, weight = trained.target_of(buckets)
+    labels = labels_of(trained, out_of_fold=not trained.split.holdout)
+    intervals = trained.finished.intervals
+    means = {} if intervals is None else {"coverage": intervals.covers(y).astype(np.float64)}
     found = []
     for column in rules.slices:
-        codes, levels = _levels(trained, column, buckets)
+        codes, levels = levels_of(trained, column, buckets)
         rows = slice_scores(
             trained.target.task, y, prediction, codes, levels,  # type: ignore[arg-type]
-            weight=weight, confidence=rules.confidence, seed=trained.config.seed,
+            weight=weight, confidence=rules.confidence, seed=trained.config.seed, labels=labels,
+            means=means,
         )
         found.append({"column": column, "rows": rows})
     return found
 
 
-def _levels(
+def levels_of(
     trained: Trained, column: str, buckets: Sequence[int]
 ) -> tuple[np.ndarray, list[str]]:
     """Level codes of the judged rows, and the levels' names; numbers by quintile."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +12,15 @@ from gpupipe.data.batches import read_by_host
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.reader import Reader
 from gpupipe.data.split import Split
+from gpupipe.decide import check_choices
+from gpupipe.decide.finish import QUANTILES, split_for
 from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import Layout, shared_out
 from gpupipe.errors import ConfigError
-from gpupipe.features import bind_features, default_notes, default_steps, steps_of
+from gpupipe.features import bind_features, default_notes, default_steps, steps_of, varied
 from gpupipe.models import Model, model_of
+from gpupipe.models.base import check_task
+from gpupipe.models.quantiles import quantiles_for
 from gpupipe.rows import (
     check_columns,
     check_metrics,
@@ -26,6 +30,7 @@ from gpupipe.rows import (
     split_columns,
     split_rows,
 )
+from gpupipe.select import SELECT, selecting, selector_of
 from gpupipe.steps import Feature, Step, Target
 from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import Profile, take_profile
@@ -47,6 +52,46 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Binder:
+    """Makes the features of a model: by the pipeline's own steps, or by its defaults."""
+
+    config: PipelineConfig
+    own: list[Step] | None
+    features: list[Feature]
+    profile: Profile
+    target: Target
+
+    def graph(self, model: Model, choices: Mapping[str, Any] | None = None) -> Graph:
+        """The graph of the features, with other parameters of steps where there are ``choices``:
+        by ``step.parameter``; ``encoder`` is the default step for text of few levels.
+
+        ConfigError for choices that do not fit the steps.
+        """
+        choices = dict(choices or {})
+        encoder = choices.pop("encoder", "auto")
+        if self.own is not None and encoder != "auto":
+            raise ConfigError("features.encoder is about the default steps; this file has its own",
+                              hint="vary features.<step>.<parameter>")
+        steps = self.own if self.own is not None else default_steps(
+            self.features, self.profile, model.needs, encoder,
+            labelled=self.target.task != "unsupervised")
+        return bind_features(self.config, self.features, varied(steps, choices), self.target,
+                             self.profile.constant())
+
+    def candidate(self, model: Model, choices: Mapping[str, Any] | None = None) -> Candidate:
+        """The model with its features, and with the selection that the file asks for.
+
+        ``choices`` are those of `graph`, and parameters of the selection by
+        ``select.method.parameter``.
+        """
+        given = choices or {}
+        of_selection = {k.removeprefix(SELECT): v for k, v in given.items()
+                        if k.startswith(SELECT)}
+        graph = self.graph(model, {k: v for k, v in given.items() if not k.startswith(SELECT)})
+        return Candidate("model", selecting(self.config, model, graph, of_selection), graph)
+
+
+@dataclass(frozen=True)
 class Prepared:
     """All that is known before anything is learned: rows with their buckets, graphs, views.
 
@@ -63,6 +108,7 @@ class Prepared:
     views: list[View]
     notes: list[str]
     checkpoints: Checkpoints
+    binder: Binder
 
     @property
     def graphs(self) -> list[Graph]:
@@ -86,6 +132,7 @@ def prepare(
     """Check the pipeline against its data, profile it, split it and bind its features."""
     timings = timings or Timings()
     model = _model(config, config.model.kind, config.model.params)
+    selector_of(config)  # what is wrong there is told before any work
     own_steps = steps_of(config)
     check_columns(config, dataset)
     group, moment = split_columns(config)
@@ -98,51 +145,54 @@ def prepare(
             progress=progress, checkpoints=checkpoints,
         )
     target, notes = find_target(config, profile)
+    _check_task(config, target)
     if engine.fx.read_parquet is not None:
         slow = read_by_host(dataset, dataset.schema.names)
         notes += [f"column {name!r} is read by the host, not by the GPU: {why}"
                   for name, why in slow.items()]
     check_metrics(config, target)
+    check_choices(config, target)
     with timings.stage("split", dataset.rows):
         split, rows = split_rows(config, profile, target)
+        split = split_for(config, split)
     engine.pin(rows)
-    features = raw_features(config, dataset)
-    candidates = [Candidate("model", model, _graph(config, own_steps, features, profile, model,
-                                                   target))]
+    binder = Binder(config, own_steps, raw_features(config, dataset), profile, target)
+    candidates = [binder.candidate(model)]
     if own_steps is None:
-        notes += default_notes(features, profile)
+        notes += default_notes(binder.features, profile)
     if target.task == "unsupervised":
         baselines = False  # there is nothing to beat
     for kind in config.evaluate.baselines if baselines else ():
         if kind == config.model.kind and own_steps is None:
             continue
         baseline = model_of(kind, {})
-        graph = _graph(config, None, features, profile, baseline, target)
+        graph = replace(binder, own=None).graph(baseline)
         candidates.append(Candidate(kind, baseline, graph, BASELINE_ROWS))
+    if config.intervals.coverage is not None and config.intervals.method == "cqr":
+        ends = quantiles_for(config.model, config.intervals.coverage)
+        candidates.append(Candidate(QUANTILES, ends, candidates[0].graph))
     if not reader.keeps:  # the profile was there already, and nothing was read for it
         reader.keep(list(dict.fromkeys(name for c in candidates for name in c.graph.raw)))
     views = [View("final", split.train)]
     views += [View(f"fold {i}", f.train) for i, f in enumerate(split.folds, 1)]
     return Prepared(config, reader, profile, target, split, Rowed(reader, rows, split.buckets),
-                    candidates, views, notes, split_scope(checkpoints, config))
+                    candidates, views, notes, split_scope(checkpoints, config), binder)
 
 
 def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints:
     """The checkpoints of what follows from the split: which rows there are, and their target."""
     data = config.data
     return checkpoints.given(
-        split=digest([config.split.model_dump(mode="json"), config.seed]),
+        split=digest([config.split.model_dump(mode="json", exclude={"honesty"}), config.seed]),
         rows=digest([data.target, data.positive, data.task, data.weight, data.key, data.drop]),
     )
 
 
-def _graph(
-    config: PipelineConfig, own: list[Step] | None, features: Sequence[Feature],
-    profile: Profile, model: Model, target: Target,
-) -> Graph:
-    steps = own if own is not None else default_steps(
-        features, profile, model.needs, target.task != "unsupervised")
-    return bind_features(config, features, steps, target, profile.constant())
+def _check_task(config: PipelineConfig, target: Target) -> None:
+    try:
+        check_task(config.model.kind, target.task)
+    except ConfigError as error:
+        raise config.fault(("model",), error.message, error.hint) from None
 
 
 def _model(config: PipelineConfig, kind: str, params: dict[str, Any]) -> Model:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from gpupipe.bundle.store import Contents
 from gpupipe.checkpoints import library_versions
@@ -16,12 +15,15 @@ from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.data.dataset import Dataset
 from gpupipe.describe import column_of
 from gpupipe.evaluate.clusters import METRICS
-from gpupipe.judging import headline, pictures, read_column
+from gpupipe.judging import headline, pictures
+from gpupipe.models.base import innermost, layers
+from gpupipe.models.selected import FittedSelected
+from gpupipe.select import pruned, summary
 from gpupipe.stats.quantiles import Extremes, Histogram
 from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import MOMENTS
 from gpupipe.training import Trained
-from gpupipe.unsupervised import assigned, finds_of
+from gpupipe.unsupervised import finds_of
 
 KEPT_LEVELS = 100_000
 """Levels of a column that a bundle keeps for its data contract."""
@@ -63,18 +65,21 @@ def contents_of(trained: Trained) -> Contents:
         "weight": config.data.weight, "metrics": config.evaluate.metrics,
         "split": trained.split.to_json(), "seed": config.seed, "versions": versions(),
         "data": {"fingerprint": trained.dataset.fingerprint, "rows": trained.dataset.rows},
+        **trained.finished.kept(),
     }
+    graph, model = pruned(outcome.candidate.graph, outcome.fitted, trained.final)
     schema = trained.dataset.schema.select(
-        [f.name for f in trained.dataset.schema if f.name in set(outcome.candidate.graph.raw)]
+        [f.name for f in trained.dataset.schema if f.name in set(graph.raw)]
     )
-    return Contents(info, schema, outcome.candidate.graph, outcome.fitted, trained.final)
+    return Contents(info, schema, graph, outcome.fitted, model)
 
 
 def states_of(trained: Trained) -> dict[str, Any]:
     """The profile's states of the columns in use: ``{column: {statistic: {array: values}}}``."""
     found: dict[str, Any] = {}
-    target = trained.config.data.target
-    for column in [*trained.model.candidate.graph.raw, *([] if target is None else [target])]:
+    outcome, target = trained.model, trained.config.data.target
+    graph, _ = pruned(outcome.candidate.graph, outcome.fitted, trained.final)
+    for column in [*graph.raw, *([] if target is None else [target])]:
         mine: dict[str, Any] = {}
         moments = trained.profile.of(column, MOMENTS)
         mine["moments"] = {"count": moments.count, "missing": moments.missing,
@@ -99,7 +104,7 @@ def manifest_of(
     trained: Trained, run_id: str, created: str, choice: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything that says how the run came about."""
-    dataset = trained.dataset
+    dataset, final = trained.dataset, trained.final
     return {
         "run": run_id, "name": trained.config.name, "created": created,
         "config": dump_config(trained.config), "engine": choice,
@@ -112,12 +117,19 @@ def manifest_of(
         "seed": trained.config.seed, "git_commit": git_commit(trained.config.base),
         "versions": versions(), "platform": platform.platform(),
         "notes": [*dataset.notes, *trained.notes],
+        "model": {"kind": innermost(final).kind, "params": trained.params,
+                  "rounds": final.rounds},
+        "selection": summary(trained.model.selections, next(
+            (m.selection for m in layers(final) if isinstance(m, FittedSelected)), None)),
+        "search": None if trained.chosen is None else trained.chosen.to_json(),
+        "leaks": {"check": trained.config.leaks.check,
+                  "findings": [f.to_json() for f in trained.findings]},
     }
 
 
 def report_of(
     trained: Trained, manifest: dict[str, Any], metrics: dict[str, Any],
-    sliced: list[dict[str, Any]], plan_lines: list[str],
+    sliced: list[dict[str, Any]], explained: dict[str, Any], plan_lines: list[str],
 ) -> dict[str, Any]:
     """The data of the report: `evaluate.report.Report`."""
     config, dataset, outcome = trained.config, trained.dataset, trained.model
@@ -137,20 +149,21 @@ def report_of(
         "timings": trained.timings.stages, "warnings": manifest["notes"],
         "profile": [column_of(trained.profile, f.name) for f in trained.profile.schema
                     if f.name != config.data.target],
-        "metrics": metrics, "slices": sliced,
+        "metrics": metrics, "slices": sliced, "explanations": explained,
         "importances": [{"feature": n, "gain": v, "share": v}
                         for n, v in trained.final.importances()],
-        "model": {"kind": trained.final.kind, "params": getattr(
-            outcome.candidate.model, "params", {}), "rounds": trained.final.rounds},
+        "model": manifest["model"], "selection": manifest["selection"],
         "features": [{"step": s.name, "columns_in": list(i), "columns_out": list(o)}
                      for s, i, o in outcome.candidate.graph.stages if i or o],
         "scans": scans_of(outcome.candidate.graph, dataset.rows),
-        "versions": manifest["versions"], "seed": config.seed,
+        "versions": manifest["versions"], "seed": config.seed, **trained.finished.to_json(),
     }
     if config.data.target is not None:
         data["target_profile"] = column_of(trained.profile, config.data.target)
     if trained.target.task == "unsupervised":
         data["headline"] = next(iter(headline(metrics).get("model") or METRICS[finds_of(trained)]))
+    if trained.config.leaks.check != "off":
+        data["leaks"] = manifest["leaks"]["findings"]
     if headline(metrics):
         data["curves"] = pictures(trained)
     if dataset.quarantine.count:
@@ -159,18 +172,6 @@ def report_of(
     if learning:
         data["learning_curve"] = learning
     return data
-
-
-def found_table(trained: Trained) -> pa.Table:
-    """What the final model, learned without a target, gives for every row: key, row, whether
-    it is of the holdout, and the model's outputs."""
-    bucket = np.concatenate([r.bucket for r in trained.rowed.rows])
-    known = tuple(range(trained.split.nowhere))
-    rows = np.flatnonzero(np.isin(bucket, known))
-    columns: dict[str, Any] = {k: read_column(trained, k, known)
-                               for k in trained.config.data.key or ()}
-    columns |= {"row": rows, "holdout": np.isin(bucket[rows], trained.split.holdout)}
-    return pa.table(columns | assigned(trained, known))
 
 
 def scans_of(graph: Graph, rows: int) -> list[dict[str, Any]]:

@@ -17,9 +17,9 @@ from gpupipe.checkpoints import Checkpoints
 from gpupipe.engine.arrays import to_host
 from gpupipe.engine.dask import DaskEngine, WorkerLost
 from gpupipe.errors import EnvironmentFault
-from gpupipe.folds import Trainer, model_scope, processes_of, restored, training_parts
+from gpupipe.folds import Judged, Trainer, model_scope, processes_of, restored, training_parts
 from gpupipe.matrices import Ask, lazy_matrix, matrices, predict_chunks
-from gpupipe.models import FittedModel, Matrix, Training
+from gpupipe.models import FittedModel, Training
 from gpupipe.timings import Timings
 
 ATTEMPTS = 10
@@ -45,21 +45,22 @@ class RemoteTrainer(Trainer):
         assert isinstance(engine, DaskEngine)
         return engine
 
-    def folds(self) -> list[list[tuple[FittedModel, Matrix]]]:
-        parts, found = self.split.folds, [list[tuple[FittedModel, Matrix]]()
-                                          for _ in self.candidates]
-        for wave, threads in self.layout.waves(len(parts), self.how.threads, remote=True):
-            todo = [self._task(at, k + 1, parts[k].train, parts[k].valid,
-                               replace(self.how, threads=threads))
-                    for k in wave for at in range(len(self.candidates))]
-            with self.timings.stage("folds"):
-                done = self._done(todo)
-            for task in todo:
-                found[task.at].append((self._model(task, done[task]), lazy_matrix(
-                    self.source, task.ask, task.judged)))
+    def waves(self) -> list[tuple[range, int]]:
+        return self.layout.waves(len(self.split.folds), self.how.threads, remote=True)
+
+    def wave(self, wave: Sequence[int], threads: int) -> list[list[Judged]]:
+        parts, found = self.split.folds, [list[Judged]() for _ in self.candidates]
+        todo = [self._task(at, k + 1, parts[k].train, parts[k].valid,
+                           replace(self.how, threads=threads))
+                for k in wave for at in range(len(self.candidates))]
+        with self.timings.stage("folds"):
+            done = self._done(todo)
+        for task in todo:
+            found[task.at].append((self._model(task, done[task]), lazy_matrix(
+                self.source, task.ask, task.judged)))
         return found
 
-    def final(self, rounds: Sequence[int | None]) -> list[tuple[FittedModel, Matrix]]:
+    def final(self, rounds: Sequence[int | None]) -> list[Judged]:
         train, holdout = self.split.train, self.split.holdout
         todo = [self._task(at, 0, train, holdout, replace(self.how, rounds=chosen))
                 for at, chosen in enumerate(rounds)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from gpupipe.config import EngineConfig
 from gpupipe.data.dataset import Dataset, on_disk
 from gpupipe.data.ingest import ingest
 from gpupipe.data.tables import NotPlain
+from gpupipe.decide.intervals import on_new_data
 from gpupipe.engine.choose import Choice, choose
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.evaluate.scores import evaluate as score
@@ -37,11 +38,12 @@ def predict(
     """Score a source of any size, batch by batch, to ``output``.
 
     The columns are the bundle's key (or ``row``, from 0), ``prediction``, and ``probability``
-    or one ``probability_<class>`` a class; of a model that learned without a target, its
-    outputs. A name that ends in .parquet or .csv is one file; one
-    without an ending is a folder with a Parquet file for each part of the source, which are
-    scored side by side, by the workers of a Dask cluster where ``engine`` says so. Either
-    appears when it is whole, in place of what was there by its name.
+    or one ``probability_<class>`` a class; where the bundle has intervals, ``prediction_low``
+    and ``prediction_high``, or for classes one ``in_set_<class>`` each; of a model that learned
+    without a target, its outputs. A name that ends in .parquet or .csv is one file; one without an
+    ending is a folder with a Parquet file for each part of the source, which are scored side by
+    side, by the workers of a Dask cluster where ``engine`` says so. Either appears when it is
+    whole, in place of what was there by its name.
     """
     output, engine = Path(output), engine or EngineConfig()
     if output.suffix not in (".parquet", ".csv", ""):
@@ -162,7 +164,7 @@ def _columns(bundle: Bundle, keys: list[str]) -> list[str]:
 
 def scored_table(bundle: Bundle, table: pa.Table, keys: list[str], first_row: int) -> pa.Table:
     """Keys and predictions of a table, as `predict` writes them."""
-    scores = bundle.scores(table)
+    scores, bounds = bundle.scored(table)
     columns: dict[str, Any] = {k: _plain(table.column(k)) for k in keys}
     if not keys:
         columns["row"] = np.arange(first_row, first_row + table.num_rows)
@@ -172,12 +174,20 @@ def scored_table(bundle: Bundle, table: pa.Table, keys: list[str], first_row: in
     elif not classes:
         columns["prediction"] = scores
     elif scores.ndim == 1:
-        columns["prediction"] = pa.array(np.asarray(classes, object)[(scores > 0.5).astype(int)])
+        columns["prediction"] = pa.array(bundle.labels(scores))
         columns["probability"] = scores
     else:
-        columns["prediction"] = pa.array(np.asarray(classes, object)[scores.argmax(axis=1)])
+        columns["prediction"] = pa.array(bundle.labels(scores))
         columns |= {f"probability_{c}": scores[:, i] for i, c in enumerate(classes)}
-    return pa.table(columns)
+    return pa.table(columns | bounds_columns(bounds, classes))
+
+
+def bounds_columns(bounds: np.ndarray | None, classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Intervals or sets under the names of their columns; nothing where there are none."""
+    if bounds is None:
+        return {}
+    names = [f"in_set_{c}" for c in classes] or ["prediction_low", "prediction_high"]
+    return {name: bounds[:, i] for i, name in enumerate(names)}
 
 
 def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str, Any]:
@@ -192,7 +202,7 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
                           hint="`gpupipe show` has its metrics, `gpupipe predict` scores new rows")
     name, notes = bundle.info["target"], []
     weight_name = bundle.info["weight"]
-    scores, targets, weights = [], [], []
+    scores, bounds, targets, weights = [], [], [], []
     with _opened(bundle, source, name, bundle.info["target_dtype"]) as dataset:
         extra = [name] + ([weight_name] if weight_name else [])
         if weight_name and weight_name not in dataset.schema:
@@ -201,7 +211,9 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
         columns = list(dict.fromkeys([*bundle.schema.names, *extra]))
         with stage(progress, "evaluate", dataset.rows) as advance:
             for table in dataset.stream(columns, BATCH_ROWS):
-                scores.append(bundle.scores(table))
+                predicted, around = bundle.scored(table)
+                scores.append(predicted)
+                bounds += [] if around is None else [around]
                 targets.append(_plain(table.column(name)))
                 if weight_name:
                     weights.append(_plain(table.column(weight_name)).cast(pa.float64()))
@@ -218,12 +230,22 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
     if not known.all():
         notes.append(f"{int((~known).sum()):,} rows without {name!r} were left out")
     weight = np.concatenate([w.to_numpy() for w in weights])[known] if weights else None
+    p = np.concatenate(scores)[known]
     found = score(
-        bundle.task, y[known], np.concatenate(scores)[known], weight=weight,  # type: ignore[arg-type]
+        bundle.task, y[known], p, weight=weight,  # type: ignore[arg-type]
         metrics=bundle.info["metrics"], classes=bundle.classes,
+        labels=(p > bundle.threshold).astype(np.float64) if bundle.task == "binary" else None,
     )
-    return {"metrics": {n: s.to_json() for n, s in found.items()}, "rows": int(known.sum()),
-            "quarantined": quarantined, "notes": [*notes, *remarks], "bundle": str(bundle.path)}
+    answer: dict[str, Any] = {
+        "metrics": {n: s.to_json() for n, s in found.items()}, "rows": int(known.sum()),
+        "quarantined": quarantined, "notes": [*notes, *remarks], "bundle": str(bundle.path),
+    }
+    if bounds:
+        held = on_new_data(bundle.info["intervals"], y[known], p, np.concatenate(bounds)[known],
+                           weight)
+        answer["intervals"] = held
+        answer["notes"].append(held["text"])
+    return answer
 
 
 def _encoded(bundle: Bundle, labels: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:

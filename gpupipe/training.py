@@ -6,7 +6,7 @@ Preprocessing is never refitted: the steps of all folds learn in the same scans
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,22 +17,34 @@ import numpy as np
 
 from gpupipe.checkpoints import NOWHERE, Checkpoints
 from gpupipe.config import PipelineConfig
+from gpupipe.config.choosing import IntervalsConfig
 from gpupipe.data.dataset import Dataset
 from gpupipe.data.split import Split
+from gpupipe.decide import Finished, finish
+from gpupipe.decide.finish import QUANTILES
 from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import MIB, Layout
 from gpupipe.errors import EnvironmentFault
 from gpupipe.fingerprint import fingerprint
 from gpupipe.folds import Trainer, predicted, rounds_of
+from gpupipe.inspect.findings import Finding
+from gpupipe.leakage import checked
 from gpupipe.matrices import Source
 from gpupipe.models import FittedModel, Training
+from gpupipe.models.base import innermost
+from gpupipe.models.selected import Selection, selections_of
+from gpupipe.models.wrappers import Picked
 from gpupipe.prepare import Candidate, prepare
+from gpupipe.select import pruned
 from gpupipe.steps import Target
 from gpupipe.steps.graph import Fitted, feature_names
 from gpupipe.steps.passes import stage
 from gpupipe.steps.profile import Profile
 from gpupipe.steps.scan import Knowledge, Rowed, learn
 from gpupipe.timings import Timings
+from gpupipe.tune import Chosen, choose, graphs_of
+from gpupipe.tune.ensemble import Ensemble, columns_of, fitted_ensemble, united
+from gpupipe.tune.search import Truth
 
 TOLERANCE = 1.25
 """A predicted peak may pass the limit by this factor: predictions are that good."""
@@ -48,8 +60,10 @@ class Outcome:
     views : what its steps learned: for the final model, then by fold.
     holdout, oof : predictions in row order for the rows of `Trained.holdout_rows` and
         `Trained.oof_rows`; None where there is no such part.
-    fold_models : without a target, the models of the folds: what they give is not of one kind,
-        so there is no ``oof``.
+    selections : the features that each fold chose; empty where none were chosen.
+    models : those of the folds, which gave ``oof`` by their first ``rounds`` rounds; none of a
+        model that a search found. Without a target what they give is not of one kind: there
+        is no ``oof``.
     """
 
     candidate: Candidate
@@ -59,7 +73,8 @@ class Outcome:
     oof: np.ndarray | None
     curves: list[dict[str, Any]]
     rounds: int | None
-    fold_models: list[FittedModel] = field(default_factory=list)
+    selections: Sequence[Selection] = ()
+    models: Sequence[FittedModel] = ()
 
     @property
     def fitted(self) -> Fitted:
@@ -84,6 +99,12 @@ class Trained:
     fingerprint: dict[str, str]
     layout: Layout
     checkpoints: Checkpoints
+    chosen: Chosen | None = None
+    """What a search found; None where there was none."""
+    finished: Finished = field(default_factory=Finished)
+    """What was made of the predictions: calibration, threshold, intervals."""
+    findings: Sequence[Finding] = ()
+    """What the leak linter found."""
 
     @property
     def model(self) -> Outcome:
@@ -105,6 +126,15 @@ class Trained:
         """The model that was asked for, trained on all training rows."""
         assert self.model.final is not None, "the folds alone were trained"
         return self.model.final
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters of the model that was asked for; of an ensemble, its members' shares."""
+        if self.chosen is not None and self.chosen.ensemble is not None:
+            made = self.chosen.ensemble
+            return {t.name: round(float(w), 6)
+                    for t, w in zip(made.members, made.rule.weights, strict=True)}
+        return dict(getattr(innermost(self.model.candidate.model), "params", {}))
 
     @property
     def oof_buckets(self) -> tuple[int, ...]:
@@ -133,21 +163,35 @@ def train(
     does not fit into memory goes to files under ``scratch``, or the system's temporary folder.
     """
     timings = timings or Timings()
+    searching = config.tune.wanted or config.ensemble.kind in ("blend", "stack")
     ready = prepare(config, dataset, engine, progress=progress, baselines=baselines,
                     timings=timings, checkpoints=checkpoints)
+    with timings.stage("look for leaks"):
+        findings = checked(ready)
     with timings.stage("learn the steps", dataset.rows):
-        fitted, knowledge = learn(ready.graphs, ready.views, ready.rowed, ready.profile.states,
-                                  progress, ready.checkpoints)
+        # Of a search the steps of all its families learn with the others: in the same scans.
+        fitted, knowledge = learn(
+            [*ready.graphs, *(graphs_of(ready) if searching else ())], ready.views, ready.rowed,
+            ready.profile.states, progress, ready.checkpoints,
+            knowledge=Knowledge(ready.profile.states) if searching else None)
+        fitted = fitted[: len(ready.graphs)]
     learned = fingerprint(ready.profile, ready.split, ready.rowed.rows, ready.graphs, fitted)
     layout = ready.layout(len(feature_names(ready.graphs[0], fitted[0][0])))
     check_fits(layout)
     if not layout.keep:
         ready.reader.keep_only(())
     trained = Trained(config, dataset, ready.profile, ready.split, ready.target, ready.rowed,
-                      knowledge, {}, ready.notes, timings, learned, layout, ready.checkpoints)
+                      knowledge, {}, ready.notes, timings, learned, layout, ready.checkpoints,
+                      findings=findings)
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
-        _train_all(trained, ready.candidates, fitted, ready.checkpoints, Path(folder), progress,
-                   final)
+        bench = _bench(trained, Path(folder))
+        if searching:
+            trained.chosen = choose(ready, knowledge, layout, _truth(trained), bench, timings,
+                                    progress)
+            trained.notes += trained.chosen.found.notes
+        _train_all(trained, ready.candidates, fitted, bench, progress, final)
+    _side_by_side(trained)
+    finish(trained)
     return trained
 
 
@@ -157,12 +201,14 @@ def retrain(
     """The model that was asked for, trained with another seed.
 
     Rows, split and what the steps learned stay as they are, so that what differs is the training.
+    There are no intervals: their quantiles are a model of their own.
     """
-    config = trained.config.model_copy(update={"seed": seed})
+    config = trained.config.model_copy(update={"seed": seed, "intervals": IntervalsConfig()})
     again = replace(trained, config=config, outcomes={}, notes=[], checkpoints=NOWHERE)
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
-        _train_all(again, [trained.model.candidate], [list(trained.model.views)], NOWHERE,
-                   Path(folder), progress, final=trained.model.final is not None)
+        _train_all(again, [trained.model.candidate], [list(trained.model.views)],
+                   _bench(again, Path(folder)), progress, final=trained.model.final is not None)
+    finish(again)
     return again
 
 
@@ -191,40 +237,128 @@ def _trainer_of(engine: Engine) -> type[Trainer]:
     return RemoteTrainer
 
 
-def _train_all(
-    trained: Trained, candidates: list[Candidate], fitted: list[list[Fitted]],
-    checkpoints: Checkpoints, scratch: Path, progress: Any, final: bool,
-) -> None:
-    layout, split = trained.layout, trained.split
-    how = replace(manner(trained.config, trained.rowed.engine),
+Bench = Callable[[Sequence[Candidate], Sequence[Sequence[Fitted]], Checkpoints, Any], Trainer]
+"""Makes the trainer of candidates with what their steps learned, its checkpoints, and whom it
+tells of each model."""
+
+
+def _bench(trained: Trained, scratch: Path) -> Bench:
+    """How trainers are made: all of one run train on the same rows in the same manner."""
+    layout, engine = trained.layout, trained.rowed.engine
+    how = replace(manner(trained.config, engine),
                   spill=scratch if layout.bins == "disk" else None, scratch=scratch)
     source = Source(trained.rowed, tuple(f.key for f in trained.profile.facts),
                     layout.matrix == "streamed")
-    engine = trained.rowed.engine
     engine.pin(source.keys)
+    kind = _trainer_of(engine)
+
+    def trainer(candidates: Sequence[Candidate], fitted: Sequence[Sequence[Fitted]],
+                checkpoints: Checkpoints, advance: Any) -> Trainer:
+        return kind(candidates, fitted, source, trained.target, trained.split, layout, how,
+                    checkpoints, trained.timings, advance)
+
+    return trainer
+
+
+def _truth(trained: Trained) -> Truth:
+    """What a search judges its trials by."""
+    if not trained.split.folds:
+        raise trained.config.fault(("split", "folds"), "a search needs folds to choose by",
+                                   "set split.folds to 2 or more")
+    return Truth(trained.fold_of_rows(), *trained.target_of(trained.oof_buckets))
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """A candidate whose folds were trained: what is left is its final model."""
+
+    candidate: Candidate
+    views: Sequence[Fitted]
+    curves: list[dict[str, Any]]
+    rounds: int | None
+    oof: np.ndarray | None
+    selections: Sequence[Selection] = ()
+    models: Sequence[FittedModel] = ()
+
+
+def _train_all(
+    trained: Trained, candidates: list[Candidate], fitted: list[list[Fitted]], bench: Bench,
+    progress: Any, final: bool,
+) -> None:
+    """Train the folds of the candidates (of a search they are trained), then the final models."""
+    split, chosen = trained.split, trained.chosen
+    ready = [] if chosen is None else [
+        _Folded(replace(chosen.found.candidates[t.number], name=f"member {i}" if i else "model"),
+                chosen.found.views[t.number], t.curves, t.rounds,
+                None if t.oof is None else t.oof.astype(float),
+                [Selection.from_json(s) for s in t.selections])
+        for i, t in enumerate(chosen.members)]
+    todo = slice(0 if chosen is None else 1, None)
+    candidates, fitted = candidates[todo], fitted[todo]
     # A matrix for each fold. One for all, with weights of 0 for a fold's judged rows, takes as
     # long: what it saves in bins it loses by growing trees over rows that count for nothing
     # (benchmarks/folds.py). And what steps learned differs between folds.
-    total = (len(split.folds) + final) * len(candidates)
+    total = len(split.folds) * len(candidates) + final * (len(candidates) + len(ready))
     with stage(progress, "train", total, "models") as advance:
-        trainer = _trainer_of(engine)(candidates, fitted, source, trained.target, split, layout,
-                                      how, checkpoints, trained.timings, advance)
-        folds = trainer.folds()
-        curves = [[m.curve for m, _ in f] for f in folds]
-        rounds = [rounds_of(c, found) for c, found in zip(candidates, curves, strict=True)]
-        whole = trainer.final(rounds) if final else [(None, None)] * len(candidates)
-    with trained.timings.stage("predict"):
+        trainer = bench(candidates, fitted, trained.checkpoints, advance)
         labelled = trained.target.task != "unsupervised"
         number = trained.fold_of_rows() if split.folds and labelled else None
-        for c, candidate in enumerate(candidates):
-            model, unseen = whole[c]
-            trained.outcomes[candidate.name] = Outcome(
-                candidate, fitted[c], model,
+        for candidate, views, folds in zip(candidates, fitted, trainer.folds(), strict=True):
+            curves = [m.curve for m, _ in folds]
+            rounds = rounds_of(candidate, curves)
+            ready.append(_Folded(
+                candidate, views, [c for c in curves if c], rounds,
+                None if number is None else trainer.out_of_fold(number, folds, rounds),
+                selections_of(folds), [m for m, _ in folds]))
+        last = bench([r.candidate for r in ready], [r.views for r in ready], trained.checkpoints,
+                     advance)
+        whole = last.final([r.rounds for r in ready]) if final else [(None, None)] * len(ready)
+    outcomes = []
+    with trained.timings.stage("predict"):
+        for mine, (model, unseen) in zip(ready, whole, strict=True):
+            outcomes.append(Outcome(
+                mine.candidate, mine.views, model,
                 predicted(model, unseen) if model and unseen and split.holdout else None,
-                None if number is None else trainer.out_of_fold(number, folds[c], rounds[c]),
-                [curve for curve in curves[c] if curve], rounds[c],
-                [] if labelled else [m for m, _ in folds[c]],
-            )
-    if trainer.reused:
-        trained.notes.append(f"{trainer.reused} of {total} models were trained by an earlier run "
+                mine.oof, mine.curves, mine.rounds, mine.selections, mine.models))
+    if chosen is not None and chosen.ensemble is not None:
+        n = len(chosen.members)
+        outcomes[:n] = [_together(chosen.ensemble, outcomes[:n])]
+    trained.outcomes |= {o.candidate.name: o for o in outcomes}
+    reused = trainer.reused + last.reused
+    if reused:
+        trained.notes.append(f"{reused} of {total} models were trained by an earlier run "
                              "on the same data, and are used again")
+
+
+def _side_by_side(trained: Trained) -> None:
+    """Give the model and that of its quantiles the features of both, where a search found the
+    model others than the file's."""
+    model, ends = trained.model, trained.outcomes.get(QUANTILES)
+    if ends is None or ends.candidate.graph is model.candidate.graph:
+        return
+    graphs = [o.candidate.graph for o in (model, ends)]
+    unions = [united(graphs, views) for views in zip(model.views, ends.views, strict=True)]
+    whole, fitted = unions[0]
+    for outcome, graph in zip((model, ends), graphs, strict=True):
+        if outcome.final is not None:
+            outcome.final = Picked(outcome.final, columns_of(graph, whole, fitted))
+    model.candidate = replace(model.candidate, graph=whole)
+    model.views = [learned for _, learned in unions]
+
+
+def _together(ensemble: Ensemble, members: Sequence[Outcome]) -> Outcome:
+    """The outcome of an ensemble, from those of its members."""
+    graphs, finals = [m.candidate.graph for m in members], []
+    if all(m.final is not None for m in members):
+        there = [pruned(m.candidate.graph, m.fitted, m.final) for m in members if m.final]
+        graphs, finals = [g for g, _ in there], [f for _, f in there]
+    unions = [united(graphs, [m.views[v] for m in members]) for v in range(len(members[0].views))]
+    graph = unions[0][0]
+    model, holdout = None, None
+    if finals:
+        model = fitted_ensemble(ensemble.rule, finals, graphs, graph, unions[0][1])
+    seen = [m.holdout for m in members if m.holdout is not None]
+    if seen:
+        holdout = ensemble.rule.combine(seen)
+    return Outcome(Candidate("model", members[0].candidate.model, graph),
+                   [fitted for _, fitted in unions], model, holdout, ensemble.oof, [], None)

@@ -41,7 +41,7 @@ class Judged:
     @property
     def model(self) -> Found:
         outcome = self.trained.model
-        model: Any = outcome.fold_models[self.view - 1] if self.view else outcome.final
+        model: Any = outcome.models[self.view - 1] if self.view else outcome.final
         return model
 
     @cached_property

@@ -19,10 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from gpupipe import predictions
 from gpupipe.bundle import store
 from gpupipe.bundle.scoring import Bundle, golden_rows
 from gpupipe.checkpoints import Checkpoints, crash_point, sweep, temporary_name
@@ -35,18 +34,15 @@ from gpupipe.engine.choose import Choice, choose
 from gpupipe.engine.machine import peak_memory
 from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.evaluate.report import render_report
-from gpupipe.judging import headline, judge, read_column, slices
+from gpupipe.explain import explain
+from gpupipe.honesty import side_by_side
+from gpupipe.judging import headline, judge, slices
+from gpupipe.leakage import lint
+from gpupipe.looks import look
 from gpupipe.models import load_ahead
 from gpupipe.plan import Plan, make_plan, plan_of
 from gpupipe.prepare import prepare
-from gpupipe.record import (
-    config_source,
-    contents_of,
-    found_table,
-    manifest_of,
-    report_of,
-    states_of,
-)
+from gpupipe.record import config_source, contents_of, manifest_of, report_of, states_of
 from gpupipe.rows import dropped
 from gpupipe.scoring import evaluate, predict
 from gpupipe.timings import Timings
@@ -58,6 +54,8 @@ __all__ = [
 ]
 
 GOLDEN_ROWS = 16
+TRUST = ("leaderboard", "looks", "split_honesty")
+"""Parts of the metrics that say how far to trust the others."""
 
 
 @dataclass(frozen=True)
@@ -114,18 +112,25 @@ def _finished(
     with timings.stage("evaluate"):
         metrics = judge(trained)
         sliced = slices(trained)
+    with timings.stage("other splits"):
+        if splits := side_by_side(trained):
+            metrics["split_honesty"] = splits
+    contents = contents_of(trained)
+    with timings.stage("explain"):
+        explained = explain(trained, contents)
     now = dt.datetime.now(dt.UTC)
     with _new_run(runs, config, now) as (folder, run_id):
-        manifest = manifest_of(trained, run_id, now.isoformat(timespec="seconds"),
-                               choice.to_json())
+        created = now.isoformat(timespec="seconds")
+        manifest = manifest_of(trained, run_id, created, choice.to_json())
+        if seen := look(trained, runs / ".cache", run_id, created):
+            metrics["looks"] = seen
         with timings.stage("bundle"):
-            contents = contents_of(trained)
             store.write(folder / "bundle", contents, states_of(trained),
                         golden_rows(Bundle(contents, folder), _first_rows(dataset)))
-            _write_predictions(trained, folder / "predictions.parquet")
+            predictions.write(trained, folder / predictions.FILE)
         with timings.stage("report"):
             there = trained.rowed.engine.performance(timings.stages)
-            page = render_report(report_of(trained, manifest, metrics, sliced,  # type: ignore[arg-type]
+            page = render_report(report_of(trained, manifest, metrics, sliced, explained,  # type: ignore[arg-type]
                                            [*planned.lines(), *performance.lines(there)]))
             (folder / "report.html").write_text(page, encoding="utf-8")
         manifest |= {"timings": {s["stage"]: s["seconds"] for s in timings.stages},
@@ -133,6 +138,8 @@ def _finished(
                      "peak_memory_bytes": peak_memory()}
         _write_json(folder / "manifest.json", manifest)
         _write_json(folder / "metrics.json", {**metrics, "slices": sliced})
+        if explained:
+            _write_json(folder / "explanations.json", explained)
         _write_json(folder / "config.json", dump_config(config))
     trained.checkpoints.prune()
     part = headline(metrics)
@@ -140,12 +147,14 @@ def _finished(
         "name": config.name, "task": trained.target.task, "rows": dataset.rows,
         "metrics": part.get("model", {}),
         "baselines": part.get("baselines", {}),
+        **trained.finished.to_json(),
         "cross_validation": metrics.get("cross_validation", {}).get("model", {}),
         "evaluated_on": "holdout" if "holdout" in metrics else
-        "cross_validation" if "cross_validation" in metrics else
-        "training" if metrics else "nothing",
+        "cross_validation" if "cross_validation" in metrics else "training" if part else "nothing",
+        **{part: metrics.get(part) for part in TRUST},
         "timings": manifest["timings"], "plan": planned.to_json(),
         "peak_memory_bytes": manifest["peak_memory_bytes"], "notes": manifest["notes"],
+        "selection": manifest["selection"],
     })
 
 
@@ -175,6 +184,7 @@ def cross_validate(
     return {
         "name": config.name, "task": trained.target.task, "rows": part["rows"],
         "metrics": part["model"], "baselines": part["baselines"], "folds": metrics["folds"],
+        **trained.finished.to_json(), "leaderboard": metrics.get("leaderboard"),
         "evaluated_on": "cross_validation", "notes": trained.notes,
         "timings": {s["stage"]: s["seconds"] for s in trained.timings.stages},
         "peak_memory_bytes": peak_memory(),
@@ -195,8 +205,11 @@ def plan(config: PipelineConfig, *, progress: Any = None, cache: Path | None = N
     return plan_of(ready, choice)
 
 
-def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str]]:
-    """What does not fit, or is worth a look, before anything is trained."""
+def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, Any]]:
+    """What does not fit, or is worth a look, before anything is trained.
+
+    What the leak linter found has ``blocks``: whether a run would stop at it.
+    """
     from gpupipe.inspect import inspect
 
     cache = Path("runs") / ".cache"
@@ -206,14 +219,17 @@ def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str
                     checkpoints=_checkpoints(cache, dataset))
     check_fits(ready.layout(len(ready.graphs[0].outputs), choice.processes))
     apart = {*dropped(config, dataset), *(config.data.key or ())}
-    found = [{"kind": "note", "message": n} for n in dataset.notes]
-    kinds = ("leak", "id", "constant", "duplicate")[config.data.target is None :]
+    found: list[dict[str, Any]] = [{"kind": "note", "message": n} for n in dataset.notes]
     for remark in inspect(dataset, config.data.target, progress=progress).remarks:
-        if remark.kind in kinds:
+        if remark.kind in ("id", "constant", "duplicate"):
             columns = set(getattr(remark, "columns", ()))
             if not (columns and columns <= apart):
                 found.append({"kind": remark.kind, "message": remark.text})
-    return found
+    stops = config.leaks.check == "block"
+    return found + [
+        {"kind": "leak", "message": f.text, **f.to_json(), "blocks": stops and f.blocks}
+        for f in lint(ready)
+    ]
 
 
 def show(folder: Path) -> dict[str, Any]:
@@ -349,43 +365,3 @@ def _new_run(
 
 def _write_json(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
-
-
-def _write_predictions(trained: Trained, path: Path) -> None:
-    """Out-of-fold and holdout predictions: key, fold (-1: holdout), target and prediction.
-
-    Without a target, what the final model gives for all rows.
-    """
-    if trained.target.task == "unsupervised":
-        pq.write_table(found_table(trained), path)
-        return
-    tables = []
-    sides = [(trained.oof_buckets, trained.model.oof), (trained.split.holdout,
-                                                        trained.model.holdout)]
-    for buckets, scores in sides:
-        if scores is None:
-            continue
-        y, _ = trained.target_of(buckets)
-        judged = buckets == trained.oof_buckets and bool(trained.split.folds)
-        fold = trained.fold_of_rows() if judged else np.full(len(y), -1)
-        columns: dict[str, Any] = {k: read_column(trained, k, buckets)
-                                   for k in trained.config.data.key or ()}
-        columns |= {"row": _row_numbers(trained, buckets), "fold": fold.astype(np.int8)}
-        classes = trained.target.classes
-        columns["target"] = y
-        if classes:
-            columns["target"] = pa.DictionaryArray.from_arrays(
-                pa.array(y.astype(np.int32)), pa.array(classes)
-            )
-        if scores.ndim == 1:
-            columns["prediction" if not classes else "probability"] = scores
-        else:
-            columns |= {f"probability_{c}": scores[:, i] for i, c in enumerate(classes)}
-        tables.append(pa.table(columns))
-    if tables:
-        pq.write_table(pa.concat_tables(tables), path)
-
-
-def _row_numbers(trained: Trained, buckets: tuple[int, ...]) -> np.ndarray:
-    bucket = np.concatenate([r.bucket for r in trained.rowed.rows])
-    return np.flatnonzero(np.isin(bucket, list(buckets)))

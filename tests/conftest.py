@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 
 from gpupipe.engine.machine import cuda_devices
+
+# Waiting OpenMP threads would take the cores from what else runs (see `models.libraries`).
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -23,7 +23,7 @@ from gpupipe.errors import ConfigError
 
 VERBS = (
     "init", "check", "plan", "run", "cross-validate", "predict", "evaluate", "show", "doctor",
-    "demo", "schema", "parity",
+    "demo", "schema", "parity", "compare",
 )
 GPUPIPE = (sys.executable, "-m", "gpupipe.cli")
 

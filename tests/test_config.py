@@ -336,7 +336,8 @@ DOC = Path(__file__).parents[1] / "docs" / "pipeline-file.md"
 def test_the_documentation_names_every_key_with_its_default_and_its_examples_parse(tmp_path):
     text = DOC.read_text()
     config = parse_config({"data": {"source": "a", "target": "b"}})
-    for section in ("data", "split", "model", "evaluate", "engine"):
+    for section in ("data", "split", "model", "calibrate", "decide", "intervals", "evaluate",
+                    "engine"):
         part = text.split(f"### `{section}`")[1].split("\n###")[0]
         for key, value in dump_config(config)[section].items():
             row = next((line for line in part.splitlines() if line.startswith(f"| `{key}`")), None)

@@ -76,15 +76,15 @@ def test_what_training_predicts_on_the_way_is_what_the_model_predicts(table, mon
     """Out-of-fold predictions come with the fold's training; a saved model makes them anew."""
     known = trained_on(table, CONFIG)
     assert len(known.model.curves[0]["valid"]) == WATCHED
-    from gpupipe.models.xgboost import FittedXGBoost
+    from gpupipe.models.trees import FittedTrees
 
-    fit = FittedXGBoost.__init__
+    fit = FittedTrees.__init__
 
     def forgetful(self, *given, **named):
         fit(self, *given, **named)
         self.judged = None
 
-    monkeypatch.setattr(FittedXGBoost, "__init__", forgetful)
+    monkeypatch.setattr(FittedTrees, "__init__", forgetful)
     anew = trained_on(table, CONFIG)
     np.testing.assert_array_equal(known.model.oof, anew.model.oof)
 

@@ -21,7 +21,7 @@ from gpupipe.errors import ConfigError, DataError
 from gpupipe.steps import STEPS
 
 KINDS = {
-    "kmeans": {"n_clusters": 3}, "dbscan": {"eps": 3.0}, "hdbscan": {"min_cluster_size": 5},
+    "kmeans": {"n_clusters": 3}, "dbscan": {"eps": 3.0}, "hdbscan": {"min_cluster_size": 5, "min_samples": 2},
     "isolation_forest": {"n_estimators": 20, "contamination": 0.1}, "pca": {"n_components": 0.9},
     "truncated_svd": {},
 }
@@ -169,7 +169,8 @@ def test_a_bundle_scores_the_same_in_a_process_without_scikit_learn(tmp_path):
 def test_a_real_table_is_clustered_by_the_command_line(shared_data, tmp_path):
     source = shared_data / "housing" / "housing.csv"
     (tmp_path / "pipeline.yaml").write_text(
-        f"data: {{source: {source}}}\nsplit: {{folds: 2}}\nmodel: {{kind: kmeans, n_clusters: 8}}\n")
+        f"data: {{source: {source}}}\nsplit: {{folds: 2}}\n"
+        "model: {kind: kmeans, n_clusters: 8}\n")
 
     def call(*arguments: str) -> dict:
         done = subprocess.run([sys.executable, "-m", "gpupipe.cli", *arguments, "--json"],
@@ -228,7 +229,8 @@ def test_a_step_that_needs_a_target_is_refused_without_one(step, tmp_path):
 
 def test_text_of_many_levels_is_counted(tmp_path):
     rng = np.random.default_rng(0)
-    table = pa.table({"x": rng.normal(size=400), "town": [f"t{i}" for i in rng.zipf(1.5, 400) % 90]})
+    towns = [f"t{i}" for i in rng.zipf(1.5, 400) % 90]
+    table = pa.table({"x": rng.normal(size=400), "town": towns})
     pq.write_table(table, tmp_path / "towns.parquet")
     config = pipeline(tmp_path, "kmeans", data={"source": str(tmp_path / "towns.parquet")})
     done = workflow.run(parse_config(config), runs=tmp_path / "runs")

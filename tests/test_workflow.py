@@ -67,7 +67,8 @@ def test_a_run_s_folder_holds_what_it_should(done):
 
 def test_metrics_come_with_intervals_baselines_and_folds(done):
     found = json.loads((done.run / "metrics.json").read_text())
-    assert set(found) == {"holdout", "cross_validation", "folds", "slices"}
+    assert set(found) == {"holdout", "cross_validation", "folds", "leaderboard", "looks",
+                          "slices"}
     assert len(found["folds"]) == 3 and found["slices"][0]["column"] == "s"
     for part in ("holdout", "cross_validation"):
         assert set(found[part]["baselines"]) == {"linear", "constant"}

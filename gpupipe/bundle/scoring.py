@@ -60,6 +60,17 @@ class Bundle:
         return list(getattr(self.contents.model, "outputs", ()))
 
     @property
+    def threshold(self) -> float:
+        """A probability above it is a yes (two classes): a half, or what `decide` chose."""
+        return float(self.info.get("decision", {}).get("threshold", 0.5))
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of new rows whose truth intervals or sets hold; None where there are none."""
+        found = self.info.get("intervals", {}).get("coverage")
+        return None if found is None else float(found)
+
+    @property
     def schema(self) -> Schema:
         """The columns that scoring needs, by name and type."""
         return self.contents.schema
@@ -98,9 +109,40 @@ class Bundle:
         if is_collection(table):
             labels = np.asarray(self.classes, object) if self.classes else None
             return map_rows(table, self.predict, self.outputs or None, labels)
-        if not self.classes:
-            return self.scores(table)
-        return np.asarray(self.classes, dtype=object)[self.predict_proba(table).argmax(axis=1)]
+        scores = self.scores(table)
+        return self.labels(scores) if self.classes else scores
+
+    def labels(self, scores: np.ndarray) -> np.ndarray:
+        """The classes (text) that scores stand for: above the threshold, or the most probable."""
+        codes = (scores > self.threshold).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
+        return np.asarray(self.classes, dtype=object)[codes]
+
+    def predict_interval(self, table: Any) -> Any:
+        """Lower and upper ends of a regression's intervals, float64 ``[n, 2]``.
+
+        Of a Dask data frame another one. DataError where the bundle has no intervals.
+        """
+        if self.task != "regression":
+            raise DataError("a classifier has no intervals", hint="use predict_set")
+        return self._bounds(table, ["prediction_low", "prediction_high"], np.float64)
+
+    def predict_set(self, table: Any) -> Any:
+        """Which labels are in each row's set, bool ``[n, classes]`` in the order of `classes`.
+
+        Of a Dask data frame another one. DataError where the bundle has no sets.
+        """
+        if self.task == "regression":
+            raise DataError("a regression has no sets of labels", hint="use predict_interval")
+        return self._bounds(table, self.classes, np.bool_)
+
+    def _bounds(self, table: Any, names: list[str], dtype: Any) -> Any:
+        if self.coverage is None:
+            raise DataError("this bundle was made without intervals",
+                            hint="set intervals: {coverage: 0.9} in the pipeline file")
+        if is_collection(table):
+            whole = self.predict_interval if dtype is np.float64 else self.predict_set
+            return map_rows(table, whole, names, np.empty((0, len(names)), dtype))
+        return self.scored(table)[1]
 
     def predict_one(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """One record's prediction: ``{"prediction", "probability" or "probabilities"}``."""
@@ -109,29 +151,47 @@ class Bundle:
     def predict_records(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Predictions of records: mappings from column name to value; null for missing."""
         table = records_table(records, self.schema)
-        return self.described(self.scores(table))
+        return self.described(*self.scored(table))
 
-    def described(self, scores: np.ndarray) -> list[dict[str, Any]]:
-        """Scores as records."""
+    def described(
+        self, scores: np.ndarray, bounds: np.ndarray | None = None
+    ) -> list[dict[str, Any]]:
+        """Scores as records, with ``low`` and ``high`` or the ``set`` where there are bounds."""
         if self.outputs:
             columns = typed(self.outputs, scores)
             return [dict(zip(columns, row, strict=True))
                     for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
         if self.task == "regression":
-            return [{"prediction": float(s)} for s in scores]
-        if scores.ndim == 1:
-            labels = [self.classes[int(s > 0.5)] for s in scores]
-            return [{"prediction": label, "probability": float(s)}
-                    for label, s in zip(labels, scores, strict=True)]
-        return [{"prediction": self.classes[int(s.argmax())],
-                 "probabilities": dict(zip(self.classes, map(float, s), strict=True))}
-                for s in scores]
+            found: list[dict[str, Any]] = [{"prediction": float(s)} for s in scores]
+        elif scores.ndim == 1:
+            found = [{"prediction": label, "probability": float(s)}
+                     for label, s in zip(self.labels(scores), scores, strict=True)]
+        else:
+            found = [{"prediction": label,
+                      "probabilities": dict(zip(self.classes, map(float, s), strict=True))}
+                     for label, s in zip(self.labels(scores), scores, strict=True)]
+        for record, own in zip(found, () if bounds is None else bounds, strict=bounds is not None):
+            record |= {"set": [c for c, held in zip(self.classes, own, strict=True) if held]} \
+                if self.classes else {"low": float(own[0]), "high": float(own[1])}
+        return found
 
     def scores(self, table: Any) -> np.ndarray:
         """P(positive) ``[n]``, probabilities ``[n, classes]``, values ``[n]``, or `outputs`."""
         chunks = [np.asarray(self.contents.model.predict(m))
                   for m in self._matrices(as_table(table))]
         return np.concatenate(chunks)
+
+    def scored(self, table: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Scores, and the bounds around them: ends ``[n, 2]``, sets ``[n, classes]``, or None."""
+        model: Any = self.contents.model
+        if self.coverage is None:
+            return self.scores(table), None
+        pairs = []
+        for chunk in self._matrices(as_table(table)):
+            scores = np.asarray(model.predict(chunk))
+            pairs.append((scores, np.asarray(model.bounds(chunk, scores))))
+        scores, bounds = zip(*pairs, strict=True)
+        return np.concatenate(scores), np.concatenate(bounds)
 
     def _matrices(self, table: pa.Table) -> Iterator[np.ndarray]:
         table = self.typed(table)
@@ -175,6 +235,10 @@ def load(path: str | Path) -> Bundle:
     contents, golden = read(folder)
     bundle = Bundle(contents, folder)
     with sound(folder):
+        if not 0 <= bundle.threshold <= 1:
+            raise ValueError(f"a threshold of {bundle.threshold:g}")
+        if bundle.coverage is not None and not hasattr(contents.model, "bounds"):
+            raise ValueError("intervals without a model of them")
         replay(bundle, golden)
     return bundle
 
@@ -191,11 +255,16 @@ def golden_rows(bundle: Bundle, table: pa.Table) -> dict[str, Any]:
     }
 
 
+def golden_table(bundle: Bundle, golden: dict[str, Any]) -> pa.Table:
+    """The raw golden rows."""
+    columns = [_restored(golden["inputs"][f.name], f.dtype) for f in bundle.schema]
+    return pa.Table.from_arrays(columns, names=bundle.schema.names)
+
+
 def replay(bundle: Bundle, golden: dict[str, Any]) -> None:
     """Score the golden rows again. DataError where features or scores differ."""
     try:
-        columns = [_restored(golden["inputs"][f.name], f.dtype) for f in bundle.schema]
-        table = pa.Table.from_arrays(columns, names=bundle.schema.names)
+        table = golden_table(bundle, golden)
         expected, wanted = golden["features"], np.array(golden["scores"], np.float64)
         found, scores = bundle.features(table), bundle.scores(table)
         shapes = {(len(row), len(bits)) for row, bits in zip(found, expected, strict=True)}

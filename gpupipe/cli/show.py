@@ -48,10 +48,8 @@ def metrics(data: Mapping[str, Any], title: str = "") -> None:
     baselines: Mapping[str, Mapping[str, Any]] = data.get("baselines") or {}
     rows = []
     for name, measured in (data.get("metrics") or {}).items():
-        value, low, high = (measured.get(k) for k in ("value", "low", "high"))
-        interval = f"{low:.4g} – {high:.4g}" if low is not None and high is not None else None
         others = (_value((b.get("metrics") or b).get(name)) for b in baselines.values())
-        rows.append([name, value, interval, *others])
+        rows.append([name, measured.get("value"), _interval(measured), *others])
     table(["metric", "value", "interval", *baselines], rows, title)
     for name, measured in (data.get("metrics") or {}).items():
         if measured.get("note") and measured.get("value") is None:
@@ -62,9 +60,43 @@ def _value(measured: Any) -> Any:
     return measured.get("value") if isinstance(measured, Mapping) else measured
 
 
+def trust(found: Mapping[str, Any], board: bool = True) -> None:
+    """How far to trust the numbers: the leaderboard, the looks at the holdout, other splits."""
+    from gpupipe.evaluate.trust import looked
+
+    ranked, splits = found.get("leaderboard"), found.get("split_honesty")
+    if ranked and board:
+        leaderboard(ranked)
+    for text in [*(ranked["sentences"] if ranked else ()), *looked(found.get("looks")),
+                 *([splits["sentence"]] if splits else ())]:
+        say(f"trust   {text}")
+
+
+def leaderboard(ranked: Mapping[str, Any]) -> None:
+    """The candidates, best first; those of one rank are not told apart."""
+    entries: Sequence[Mapping[str, Any]] = ranked["entries"]
+    costs = [k for k in ("seconds", "latency", "size") if any(e[k] is not None for e in entries)]
+    table(
+        ["rank", "candidate", "kind", ranked["metric"], "interval", "minus the best", "interval ",
+         *costs],
+        [[e["rank"], e["name"], e["kind"], e["score"]["value"], _interval(e["score"]),
+          _value(e["difference"]), _interval(e["difference"]), *(e[k] for k in costs)]
+         for e in entries], "leaderboard, out of fold",
+    )
+
+
+def _interval(measured: Mapping[str, Any] | None) -> str | None:
+    low, high = ((measured or {}).get(k) for k in ("low", "high"))
+    return f"{low:.4g} – {high:.4g}" if low is not None and high is not None else None
+
+
 def result(done: Any) -> None:
     """A finished run."""
-    metrics(done.to_json())
+    found = done.to_json()
+    metrics(found)
+    trust(found, board=len((found["leaderboard"] or {}).get("entries", ())) > 3)
+    if done.summary.get("selection"):
+        say(_selected(done.summary["selection"]))
     notes(done.summary["notes"])
     say(f"report  {done.report}")
     say(f"bundle  {done.bundle}")
@@ -79,6 +111,7 @@ def cross_validated(pipeline: Path, runs: Path, found: Mapping[str, Any]) -> Non
     folds = found["folds"]
     table(["metric", *(f"fold {k}" for k, _ in enumerate(folds, 1))],
           [[name, *(fold[name] for fold in folds)] for name in folds[0]])
+    trust(found)
     notes(found["notes"])
     place = "" if runs == Path("runs") else f" --runs {runs}"
     say(f"next    gpupipe run {pipeline}{place}", "dim")
@@ -94,6 +127,7 @@ def run(shown: Mapping[str, Any]) -> None:
     """A run's metrics, and where they come from."""
     manifest = shown["manifest"]
     metrics(shown)
+    trust(shown["all_metrics"])
     config, data, engine = manifest["config"], manifest["data"], manifest["engine"]
     kind, folds = manifest["split"]["by"], len(manifest["split"]["folds"])
     for name, value in {
@@ -109,7 +143,54 @@ def run(shown: Mapping[str, Any]) -> None:
         if value is not None:
             say(f"{name:<8}{value}")
     notes(manifest["notes"])
+    if manifest.get("selection"):
+        selection(manifest["selection"])
     table(["stage", "seconds"], [[k, v] for k, v in manifest["timings"].items()])
+
+
+def compared(found: Mapping[str, Any], page: Path | None) -> None:
+    """Two runs on the same rows."""
+    from gpupipe.compare.page import MARKS, facts, shown_value
+
+    left, right = (found[side]["run"] for side in ("left", "right"))
+    say(f"left    {left}")
+    say(f"right   {right}")
+    table(["metric", "left", "right", "right - left", "interval", "better"],
+          [[name, _value(m["left"]), _value(m["right"]), _value(m["difference"]),
+            _interval(m["difference"]), MARKS[m["better"]]]
+           for name, m in found["metrics"].items()])
+    for one in found["tests"]:
+        say(f"{one['name']} ({one['metric']}): p = {one['p']:.3g}; {one['about']}")
+    for sliced in found["slices"]:
+        table([sliced["column"], "rows", "left", "right", "right - left", "interval", "better"],
+              [[r["level"], r["rows"], _value(r["left"]), _value(r["right"]),
+                _value(r["difference"]), _interval(r["difference"]), MARKS[r["better"]]]
+               for r in sliced["rows"]], f"{sliced['metric']} by {sliced['column']}")
+    table(["", "left", "right"], [list(row) for row in facts(found)])
+    for title, part in (("changed", found["changed"]), ("around it", found["around"])):
+        table([title, "left", "right"],
+              [[c["key"], shown_value(c["left"]), shown_value(c["right"])] for c in part])
+    say(found["sentence"], "bold")
+    if page is not None:
+        say(f"page    {page}")
+
+def selection(found: Mapping[str, Any]) -> None:
+    """How often each feature was chosen, and what each method did."""
+    say(_selected(found))
+    total = found["trainings"]
+    table(["feature", "folds", "", "final model"],
+          [[f["name"], f"{f['folds']} of {total}", "█" * round(20 * (f["share"] or 0)),
+            {True: "kept", False: "dropped", None: ""}[f["final"]]] for f in found["features"]])
+    table(["method", "in", "out", "seconds"],
+          [[m["method"], m["in"], m["out"], m["seconds"]] for m in found["methods"]])
+
+
+def _selected(found: Mapping[str, Any]) -> str:
+    """A selection in one line."""
+    stable = found["stability"]["value"]
+    over = "" if stable is None else f", stability {stable:.3g} over {found['trainings']} folds"
+    return (f"{found['out']} of {found['in']} features chosen{over}; "
+            f"choosing took {found['seconds']:.1f} s in all")
 
 
 def judged(found: Mapping[str, Any]) -> None:
@@ -130,10 +211,24 @@ def _set_aside(done: Mapping[str, Any]) -> str:
     return f"; {count:,} could not be read and were left out" if count else ""
 
 
-def findings(pipeline: Path, found: Sequence[Any]) -> None:
+def findings(pipeline: Path, found: Sequence[Mapping[str, Any]]) -> None:
+    """What `check` found, and whether a run would stop."""
     for finding in found:
-        say(f"- {finding.get('message', finding) if isinstance(finding, Mapping) else finding}")
-    say(f"{pipeline}: {'worth a look' if found else 'nothing to mend'}; it can run")
+        if finding["kind"] != "leak":
+            say(f"- {finding['message']}")
+            continue
+        state = "acknowledged" if finding["acknowledged"] else finding["severity"]
+        say(f"- {finding['name']} ({state}): {finding['message']}",
+            "bold red" if finding["blocks"] else "")
+        if finding["fix"] and not finding["acknowledged"]:
+            say(f"  fix: {finding['fix']}")
+    stops = [f["name"] for f in found if f.get("blocks")]
+    if stops:
+        named = ", ".join(f'"{name}"' for name in stops)
+        say(f"{pipeline}: the target leaks, and a run would stop. Mend it as above, or let it "
+            f"pass: leaks: {{acknowledged: [{named}]}}", "bold red")
+    else:
+        say(f"{pipeline}: {'worth a look' if found else 'nothing to mend'}; it can run")
 
 
 def certificate(found: Certificate, page: Path) -> None:

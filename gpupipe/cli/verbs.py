@@ -79,7 +79,10 @@ def init(
 def check(
     pipeline: File = Path("pipeline.yaml"), json: Json = False, debug: Debug = False
 ) -> Answer:
-    """Read the pipeline file and its data, and say what does not fit. Trains nothing."""
+    """Read the pipeline file and its data, and say what does not fit. Trains nothing.
+
+    Ends with 4 where the target leaks and a run would stop.
+    """
     from gpupipe.cli import show
     from gpupipe.config import load_config
     from gpupipe.console import bars
@@ -88,7 +91,9 @@ def check(
     from gpupipe import workflow  # slow to import: a fault in the file is told first
 
     findings = workflow.check(config, progress=bars())
-    return Answer({"ok": True, "findings": findings}, lambda: show.findings(pipeline, findings))
+    ok = not any(f.get("blocks") for f in findings)
+    return Answer({"ok": ok, "findings": findings},
+                  lambda: show.findings(pipeline, findings), 0 if ok else 4)
 
 
 @app.command(**_example("gpupipe plan pipeline.yaml"))
@@ -197,6 +202,26 @@ def show_run(
 
     shown = workflow.show(show.trained(run))
     return Answer(shown, lambda: show.run(shown))
+
+
+@app.command(**_example("gpupipe compare runs/RUN runs/latest --page compare.html"))
+def compare(
+    left: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    right: Annotated[Path, typer.Argument(metavar="RUN", help="The run to hold against it.")],
+    page: Annotated[
+        Path | None, typer.Option(help="Write the comparison as an HTML page, too.")
+    ] = None,
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Compare two runs on the rows that both judged; differences are the second minus the first."""
+    from gpupipe import compare as room
+    from gpupipe.cli import show
+    from gpupipe.compare.page import write_page
+
+    found = room.compare(show.trained(left), show.trained(right)).found
+    if page is not None:
+        write_page(found, page)
+    return Answer(found, lambda: show.compared(found, page))
 
 
 @app.command(**_example("gpupipe fingerprint runs/latest"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from gpupipe.config.check import Misfit
 from gpupipe.config.section import ColumnNames, Section, Texts
@@ -48,7 +48,8 @@ class TuneConfig(Section):
     @property
     def wanted(self) -> bool:
         """Whether there is anything to search."""
-        return any(b is not None for b in (self.trials, self.minutes, self.work_units))
+        budgets = (self.trials, self.minutes, self.work_units)
+        return self.sampler == "grid" or any(b is not None for b in budgets)
 
 
 class EnsembleConfig(Section):
@@ -64,27 +65,40 @@ class EnsembleConfig(Section):
 class CalibrateConfig(Section):
     """Whether probabilities are corrected, from out-of-fold predictions."""
 
-    method: Literal["none", "auto", "isotonic", "sigmoid", "beta"] = "none"
-    """auto takes the one that lowers the log loss most, or none."""
+    method: Literal["none", "auto", "isotonic", "sigmoid", "beta", "temperature"] = "none"
+    """auto takes the one with the least log loss out of fold, if it is better than none beyond
+    chance; one that is named is applied."""
 
 
 class DecideConfig(Section):
-    """Which probability is enough for a yes (binary targets)."""
+    """Which probability is enough for a yes (binary targets): one rule, chosen out of fold."""
 
     metric: str | None = None
-    """The threshold that makes this metric best out of fold."""
+    """The threshold that makes this metric best: `f1`, `matthews_corrcoef`, ..."""
     cost: dict[Literal["false_positive", "false_negative"], Annotated[float, Field(ge=0)]] | None \
         = None
-    """What each mistake costs: the threshold with the least cost out of fold."""
+    """What each mistake costs: the threshold with the least cost."""
+    precision: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The threshold with the greatest recall at this precision or more."""
+    recall: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The threshold with the greatest precision at this recall or more."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """This threshold."""
+    """This threshold: a probability above it is a yes."""
 
     @model_validator(mode="after")
     def _one_rule(self) -> DecideConfig:
-        if sum(v is not None for v in (self.metric, self.cost, self.threshold)) > 1:
-            raise Misfit("metric, cost and threshold are three rules for one threshold",
-                         "keep one of them", "threshold")
+        if len(self.rules) > 1:
+            raise Misfit(f"{' and '.join(self.rules)} are {len(self.rules)} rules for one "
+                         "threshold", "keep one of them", self.rules[-1])
+        if self.cost is not None and not any(self.cost.values()):
+            raise Misfit("no mistake costs anything",
+                         "write it like `cost: {false_positive: 1, false_negative: 5}`", "cost")
         return self
+
+    @property
+    def rules(self) -> list[str]:
+        """The rules that are there: one at most."""
+        return [name for name in type(self).model_fields if getattr(self, name) is not None]
 
 
 class IntervalsConfig(Section):
@@ -93,25 +107,48 @@ class IntervalsConfig(Section):
     coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The share of new rows whose truth they hold; left out, there are none."""
     method: Literal["cross", "split", "cqr"] = "cross"
-    """cross: from out-of-fold errors; split: from one fold's; cqr: quantile regression,
-    corrected (regression)."""
+    """cross: from all out-of-fold errors; split: from one fold's, which the model then does not
+    learn from; cqr: quantile regression, corrected by its out-of-fold errors (regression)."""
+    sets: Literal["lac", "aps"] = "lac"
+    """Of labels: lac, the smallest on average; aps, larger where rows are hard."""
+
+
+def _method(item: Any) -> Any:
+    if isinstance(item, str):
+        return {"method": item}
+    if not isinstance(item, dict) or not isinstance(item.get("method"), str):
+        raise Misfit("a method of selection is its name, or a mapping with its name and parameters",
+                     "write it like `boruta`, or `{method: boruta, rounds: 30}`")
+    return item
 
 
 class SelectConfig(Section):
     """Which features the model gets, chosen within each training part alone."""
 
-    methods: list[Literal[
-        "variance", "correlation", "mutual_information", "permutation", "boruta", "recursive",
-    ]] = []
-    """Applied in order; none by default."""
-    keep: Annotated[float, Field(gt=0)] | None = None
-    """Features to keep, as a number (1 or more) or a share; default: the method decides."""
+    methods: Annotated[
+        list[Annotated[dict[str, Any],
+                       BeforeValidator(_method, json_schema_input_type=dict[str, Any] | str)]],
+        BeforeValidator(lambda v: [v] if isinstance(v, (str, dict)) else v,
+                        json_schema_input_type=str | dict[str, Any] | list[Any]),
+    ] = []
+    """Applied in order, each to what the ones before it left; none by default."""
+    keep: ColumnNames = []
+    """Features or columns that are never dropped, by name or glob."""
+    unit: Literal["feature", "column"] = "feature"
+    """What is kept or dropped as one: a feature (all levels of a one-hot), or all that comes of
+    a source column."""
+    rows: Annotated[int, Field(ge=100)] = 50_000
+    """Training rows, at most, that are looked at."""
 
 
 class LeaksConfig(Section):
     """What to do about columns and splits that give the target away."""
 
-    check: bool = True
-    """Whether a suspected leak stops a run."""
-    acknowledged: ColumnNames = []
-    """Findings to let pass, by name: a column's, or the finding's own."""
+    check: Literal["block", "warn", "off"] = "block"
+    """block: a finding that is nearly certain stops `run` and `check` (exit code 4); warn: it is
+    listed; off: nothing is looked at."""
+    acknowledged: Texts = []
+    """Findings to let pass, by name, such as `target-sum:total+tip`; a column's name lets pass
+    what is found about it alone."""
+    rows: Annotated[int, Field(ge=1_000)] = 50_000
+    """Rows to look at, spread over the table."""

@@ -25,6 +25,7 @@ from gpupipe.config.choosing import (
     SelectConfig,
     TuneConfig,
 )
+from gpupipe.config.explain import Explain, ExplainConfig
 from gpupipe.config.section import ColumnName, ColumnNames, Section, Texts, short
 from gpupipe.config.source import KeyPath, Origin, plain, read
 from gpupipe.config.units import bytes_of, microseconds_of
@@ -116,6 +117,9 @@ class SplitConfig(Section):
     """The column to cut at; the newest rows are the holdout."""
     gap: str | float | None = None
     """Left out between training and judging: a duration (7d, 12h) or a number."""
+    honesty: bool | Literal["auto"] = "auto"
+    """Whether the model is also judged under a random, a group and a time split, on a sample;
+    auto: where the data have groups or a time."""
 
     @field_validator("folds")
     @classmethod
@@ -157,7 +161,7 @@ class ModelConfig(Section):
     model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
 
     kind: str = "xgboost"
-    """A registered model: xgboost, linear, constant, kmeans, ..."""
+    """A registered family: docs/models.md has them all."""
     params: dict[str, Any] = {}
     """Its parameters, under its library's own names; they may stand beside `kind` too."""
 
@@ -254,6 +258,7 @@ class PipelineConfig(Section):
     intervals: IntervalsConfig = IntervalsConfig()
     leaks: LeaksConfig = LeaksConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    explain: Explain = ExplainConfig()
     engine: EngineConfig = EngineConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Everything random comes from it."""

@@ -22,16 +22,20 @@ def check_target(config: PipelineConfig) -> None:
     kind = config.model.kind
     if kind not in UNSUPERVISED:
         if config.data.target is None:
-            empty = "target" in config.data.model_fields_set
-            raise config.fault(
-                ("data", "target"), "'data.target': expected text, found nothing" if empty
-                else "'data.target' is missing", "name the column to predict; the kinds that need "
-                f"none are {', '.join(UNSUPERVISED)}", key=not empty,
-            )
+            raise _without_target(config)
         return
     fault = _with_target(config) or _without_use(config)
     if fault is not None:
         raise fault
+
+
+def _without_target(config: PipelineConfig) -> ConfigError:
+    if "target" in config.data.model_fields_set:
+        return config.fault(("data", "target"), "'data.target': expected text, found nothing",
+                            "a name that begins with a # needs quotes")
+    return config.fault(("data", "target"), "'data.target' is missing", "name the column to "
+                        f"predict; the kinds that need none are {', '.join(UNSUPERVISED)}",
+                        key=True)
 
 
 def _with_target(config: PipelineConfig) -> ConfigError | None:

@@ -22,12 +22,12 @@ def scored(y: Array, p: Array, weight: Array) -> tuple[Scored, Array, Array]:
     values, code = xp.unique(p, return_inverse=True)
     total = xp.bincount(code, weights=weight, minlength=len(values))
     pos = xp.bincount(code, weights=weight * y, minlength=len(values))
-    losses = {name: (weight * loss).sum()[None] for name, loss in _binary_losses(y, p).items()}
+    losses = {name: (weight * loss).sum()[None] for name, loss in binary_losses(y, p).items()}
     cut = int((values <= 0.5).sum())
     return Scored((total - pos)[None], pos[None], cut, losses), values, code
 
 
-def _binary_losses(y: Array, p: Array) -> dict[str, Array]:
+def binary_losses(y: Array, p: Array) -> dict[str, Array]:
     xp = namespace(p)
     clipped = xp.clip(p, EPS, 1 - EPS)
     return {
@@ -77,7 +77,7 @@ class BinarySample:
             self.cuts.append(int(binned[table.cut - 1]) + 1 if table.cut else 0)
             widths.append(int(binned[-1]) + 1)
             codes.append(binned[code])
-            losses.append(_binary_losses(y, p))
+            losses.append(binary_losses(y, p))
         self.names = list(losses[0])
         cell, key = self._cells(xp, y, codes, widths)
         count = len(key)

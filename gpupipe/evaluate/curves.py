@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 def curves(
     task: Task, y: Array, prediction: Array, *, weight: Array | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None, threshold: float = 0.5,
 ) -> Json:
     """All curves of a task, by name, as the report's ``curves`` section wants them.
 
@@ -32,17 +32,18 @@ def curves(
     ``confusion``; multiclass: ``roc`` (one-vs-rest, the 8 largest classes), ``calibration`` and
     ``score_histogram`` of the predicted class's probability, ``confusion``; regression:
     ``predicted_actual`` and ``residual_predicted`` (2-D densities), ``residual_histogram``,
-    ``deciles``. A curve that is not defined (one class only) is left out.
+    ``deciles``. Above ``threshold`` a binary row is predicted positive. A curve that is not
+    defined (one class only) is left out.
     """
     y, (p,), weight = checked(task, y, [prediction], weight)
     if task == "binary":
-        return _binary(y, p, weight, list(classes or ["0", "1"]))
+        return _binary(y, p, weight, list(classes or ["0", "1"]), threshold)
     if task == "multiclass":
         return _multiclass(y, p, weight, list(classes or map(str, range(p.shape[1]))))
     return _regression(y, p, weight)
 
 
-def _binary(y: Array, p: Array, weight: Array, classes: list[str]) -> Json:
+def _binary(y: Array, p: Array, weight: Array, classes: list[str], threshold: float) -> Json:
     found: Json = {}
     table, _, _ = scored(y, p, weight)
     neg, pos = to_host(table.neg[0])[::-1], to_host(table.pos[0])[::-1]
@@ -52,7 +53,7 @@ def _binary(y: Array, p: Array, weight: Array, classes: list[str]) -> Json:
         found["gain"] = gain(neg, pos)
     found["calibration"] = calibration(y, p, weight)
     found["score_histogram"] = score_histogram(p, [y == 0, y == 1], weight, classes)
-    predicted = (p > 0.5).astype(y.dtype)
+    predicted = (p > threshold).astype(y.dtype)
     found["confusion"] = confusion(y, predicted, weight, classes)
     return found
 

@@ -22,7 +22,7 @@ class GroupSample:
     def __init__(self, predictions: list[Columns], weight: Array, units: int) -> None:
         xp, rows = namespace(weight), len(weight)
         groups = min(rows, units)
-        group = xp.arange(rows) if rows <= units else _random_groups(xp, rows, groups)
+        group = xp.arange(rows) if rows <= units else random_groups(xp, rows, groups)
         self.groups, self.predictions = groups, predictions
         parts = [p.by_group(group, groups) for p in predictions]
         self.layout = [{name: a.shape[1] for name, a in part.items()} for part in parts]
@@ -137,7 +137,8 @@ class ValueColumns:
                 (xp.log1p(p) - xp.log1p(y)) ** 2 if fits else xp.full(len(y), xp.nan)
             )
         self.largest = float(self.absolute.max())
-        self.grid = median_grid(self.absolute, weight)
+        asked = "median_absolute_error" in names
+        self.grid = median_grid(self.absolute, weight) if asked else xp.empty(0)
 
     def by_group(self, group: Array, groups: int) -> dict[str, np.ndarray]:
         xp, k = namespace(self.weight), len(self.grid) + 1
@@ -174,7 +175,7 @@ def _group_sum(xp: Array, group: Array, groups: int, values: Array) -> np.ndarra
     return to_host(xp.bincount(group, weights=values, minlength=groups))[:, None]
 
 
-def _random_groups(xp: Array, rows: int, groups: int) -> Array:
+def random_groups(xp: Array, rows: int, groups: int) -> Array:
     """A group for each row by its position's hash (SplitMix64, Steele et al. 2014).
 
     Hashed, because taking every G-th row of sorted data would balance the groups and make the

@@ -16,10 +16,14 @@ from typing import Any, TypedDict
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 from gpupipe.evaluate.clusters import is_better as found_better
+from gpupipe.evaluate.decisions import accounts
+from gpupipe.evaluate.explain_page import explained
 from gpupipe.evaluate.figures import figures
 from gpupipe.evaluate.metrics import DEFAULT_METRICS, METRICS, Task
 from gpupipe.evaluate.svg import short, spark
 from gpupipe.evaluate.text import CONTROL, cut, name_tag, number, percent, score, seconds
+from gpupipe.evaluate.tracks import scale_of, track
+from gpupipe.evaluate.trust import trust
 
 SHOWN_COLUMNS = 60
 SHOWN_FEATURES = 25
@@ -119,7 +123,8 @@ class Scored(TypedDict, total=False):
 class Metrics(TypedDict, total=False):
     """``cross_validation`` scores the out-of-fold predictions; ``folds`` has one dict a fold.
 
-    ``confidence`` is the intervals' (default 0.95).
+    ``confidence`` is the intervals' (default 0.95). ``leaderboard`` is `Leaderboard.to_json`,
+    ``looks`` what `looks.counted` gives, ``split_honesty`` what `honesty.side_by_side` gives.
     """
 
     confidence: float
@@ -127,6 +132,9 @@ class Metrics(TypedDict, total=False):
     cross_validation: Scored
     folds: list[dict[str, float | None]]
     training: Scored
+    leaderboard: dict[str, Any]
+    looks: dict[str, Any]
+    split_honesty: dict[str, Any]
 
 
 class Importance(TypedDict, total=False):
@@ -192,11 +200,17 @@ class Report(TypedDict, total=False):
     target_profile: Column
     metrics: Metrics
     curves: dict[str, Any]
+    calibration: dict[str, Any]
+    decision: dict[str, Any]
+    intervals: dict[str, Any]
     importances: list[Importance]
     slices: list[Slices]
+    explanations: dict[str, Any]
     model: Model
+    leaks: list[dict[str, Any]]  # the linter's findings, `Finding.to_json()`
     features: list[Features]
     scans: list[Scan]
+    selection: dict[str, Any]  # from `select.summary`
     learning_curve: Learning
     versions: dict[str, str]
     seed: int
@@ -230,8 +244,11 @@ def view(data: Report) -> dict[str, Any]:
         "baselines": list(basis.get("baselines") or {}),
         "cv": (metrics.get("cross_validation") or {}).get("model") or {},
         "folds": _folds(data["task"], metrics.get("folds") or []),
+        "trust": trust(metrics),
+        "explained": explained(data.get("explanations")),
         "figures": figures(data.get("curves") or {}, data.get("learning_curve")),
         "confusion": _confusion((data.get("curves") or {}).get("confusion")),
+        "accounts": accounts(data),
         "columns": shown,
         "other_columns": rest,
         "importances": importances[:SHOWN_FEATURES],
@@ -248,7 +265,7 @@ def _comparison(task: Task, name: str, basis: Scored) -> dict[str, Any]:
     greater = known.greater_is_better if known else found_better(name)
     entries = [("model", (basis.get("model") or {}).get(name) or {})]
     entries += [(b, s.get(name) or {}) for b, s in (basis.get("baselines") or {}).items()]
-    scale = _scale([score for _, score in entries])
+    scale = scale_of([score for _, score in entries])
     differences = [
         (b, s[name]) for b, s in (basis.get("differences") or {}).items()
         if (s.get(name) or {}).get("value") is not None
@@ -258,7 +275,7 @@ def _comparison(task: Task, name: str, basis: Scored) -> dict[str, Any]:
         "title": _title(task, name),
         "better": None if greater is None else "higher" if greater else "lower",
         "model": entries[0][1],
-        "entries": [{"name": n, "score": s, "track": _track(s, scale)} for n, s in entries],
+        "entries": [{"name": n, "score": s, "track": track(s, scale)} for n, s in entries],
         "differences": differences,
     }
 
@@ -266,42 +283,6 @@ def _comparison(task: Task, name: str, basis: Scored) -> dict[str, Any]:
 def _title(task: Task, name: str) -> str:
     known = METRICS.get((task, name))
     return known.title if known else name.replace("_", " ")
-
-
-def _scale(scores: list[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """A range that shows the first score's interval: what is too far away is left outside."""
-    spans = [[v for v in (s.get("value"), s.get("low"), s.get("high"))
-              if v is not None and math.isfinite(v)] for s in scores]
-    spans = [span for span in spans if span]
-    if not spans:
-        return None
-    lead = spans[0]
-
-    def far(span: list[float]) -> float:
-        return float(max(abs(v - lead[0]) for v in span))
-
-    spans.sort(key=far)
-    while len(spans) > 2 and max(lead) - min(lead) < 0.06 * far(spans[-1]) > 0.09 * far(spans[-2]):
-        spans.pop()
-    low, high = min(map(min, spans)), max(map(max, spans))
-    room = (high - low) * 0.07 or abs(low) * 0.02 or 1.0
-    return low - room, high + room
-
-
-def _track(score: Mapping[str, Any], scale: tuple[float, float] | None) -> dict[str, Any] | None:
-    """Where a score lies on a track, in percent of its width; ``off`` if it lies outside."""
-    value = score.get("value")
-    if value is None or scale is None:
-        return None
-    if not scale[0] <= value <= scale[1]:
-        return {"off": "left" if value < scale[0] else "right"}
-
-    def at(v: float | None) -> float:
-        v = value if v is None else v
-        return min(max(round(100 * (v - scale[0]) / (scale[1] - scale[0]), 2), 0.0), 100.0)
-
-    low, high = at(score.get("low")), at(score.get("high"))
-    return {"at": at(value), "low": low, "width": round(max(high - low, 0), 2), "off": None}
 
 
 def _folds(task: Task, folds: list[dict[str, float | None]]) -> list[dict[str, Any]]:
@@ -371,14 +352,15 @@ def _slice(task: Task, data: Slices, whole: Scores) -> dict[str, Any]:
     rows = data["rows"]
     names = list(rows[0]["scores"]) if rows else []
     lead = names[0] if names else ""
-    scale = _scale([r["scores"].get(lead) or {} for r in rows] + [whole.get(lead) or {}])
-    reference = _track(whole.get(lead) or {}, scale) or {}
-    tracks = [_track(r["scores"].get(lead) or {}, scale) for r in rows]
+    scale = scale_of([r["scores"].get(lead) or {} for r in rows] + [whole.get(lead) or {}])
+    reference = track(whole.get(lead) or {}, scale) or {}
+    tracks = [track(r["scores"].get(lead) or {}, scale) for r in rows]
     return {
         "column": data["column"],
         "names": names,
         "titles": [_title(task, n) for n in names],
         "means": bool(rows) and "target_mean" in rows[0],
+        "covered": bool(rows) and "coverage" in rows[0],
         "rows": [{**r, "track": t and {**t, "ref": reference.get("at")}}
                  for r, t in zip(rows, tracks, strict=True)],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ def evaluate(
     task: Task, y: Array, prediction: Array, *, weight: Array | None = None,
     metrics: list[str] | None = None, classes: Sequence[str] | None = None,
     confidence: float = 0.95, resamples: int = 1000, seed: int = 0, units: int = UNITS,
+    labels: Array | None = None,
 ) -> dict[str, Score]:
     """Each metric's exact value on all rows, with a percentile bootstrap interval.
 
@@ -56,10 +57,19 @@ def evaluate(
     classes : the classes' names, for notes.
     confidence, resamples, seed : of the interval; no interval where ``resamples`` is 0.
     units : how many units are resampled at most (see `samples` for the method and its sources).
+    labels : binary: 1.0 for what is predicted positive and 0.0 for the rest, float64[n], where
+        that is not by whether P(positive) is above a half.
 
     Raises ConfigError for an unknown metric or one of another task, DataError for unfit arrays.
     """
     chosen = choose(task, metrics)
+    if labels is not None:
+        of_labels = [m.name for m in chosen if m.needs == "label"]
+        parts = (of_labels, labels), ([m.name for m in chosen if m.needs != "label"], prediction)
+        found = {name: score for names, shown in parts if names for name, score in evaluate(
+            task, y, shown, weight=weight, metrics=names, classes=classes, confidence=confidence,
+            resamples=resamples, seed=seed, units=units).items()}
+        return {m.name: found[m.name] for m in chosen}
     drawn = sample(task, y, [prediction], weight, [m.name for m in chosen], units)
     values = _bootstrap(drawn, chosen, resamples, seed)
     scores = {}
@@ -80,24 +90,41 @@ def paired_difference(
 
     Both are computed on the same resamples, so what they share cancels. See `evaluate`.
     """
-    chosen = choose(task, [metric])
-    drawn = sample(task, y, [pred_a, pred_b], weight, [metric], units)
+    return paired_differences(
+        task, [metric], y, pred_a, pred_b, weight=weight, confidence=confidence,
+        resamples=resamples, seed=seed, units=units,
+    )[metric]
+
+
+def paired_differences(
+    task: Task, metrics: list[str] | None, y: Array, pred_a: Array, pred_b: Array, *,
+    weight: Array | None = None, confidence: float = 0.95, resamples: int = 1000, seed: int = 0,
+    units: int = UNITS,
+) -> dict[str, Score]:
+    """`paired_difference` of several metrics at once."""
+    chosen = choose(task, metrics)
+    drawn = sample(task, y, [pred_a, pred_b], weight, [m.name for m in chosen], units)
     values = _bootstrap(drawn, chosen, resamples, seed)
-    (a, boot_a), (b, boot_b) = values[metric]
-    return _score(chosen[0], a - b, boot_a - boot_b, confidence, chosen[0].undefined)
+    found = {}
+    for m in chosen:
+        (a, boot_a), (b, boot_b) = values[m.name]
+        found[m.name] = _score(m, a - b, boot_a - boot_b, confidence, m.undefined)
+    return found
 
 
 def slice_scores(
     task: Task, y: Array, prediction: Array, column_codes: Array, levels: Sequence[str], *,
     weight: Array | None = None, metrics: list[str] | None = None, limit: int = 20,
-    confidence: float = 0.95, resamples: int = 500, seed: int = 0,
+    confidence: float = 0.95, resamples: int = 500, seed: int = 0, labels: Array | None = None,
+    means: Mapping[str, Array] | None = None,
 ) -> list[dict[str, Any]]:
     """The metrics within each level of a column, most rows first.
 
     ``column_codes`` int[n] are positions in ``levels``; -1 is missing. Past ``limit`` levels the
     rest are one row, "other". Each row is ``{"level", "kind", "rows", "share", "scores": {metric:
     Score JSON}, "small"}``, where kind is "level", "missing" or "other", and ``small`` marks fewer
-    than 30 rows; ``"target_mean"`` and ``"prediction_mean"`` are added but for multiclass.
+    than 30 rows; ``"target_mean"`` and ``"prediction_mean"`` are added but for multiclass, and
+    the mean of each column in ``means``.
     """
     chosen = [m.name for m in choose(task, metrics or SLICE_METRICS[task])]
     xp = namespace(column_codes)
@@ -123,8 +150,10 @@ def slice_scores(
             scores = evaluate(
                 task, y[where], prediction[where], weight=w, metrics=chosen,
                 confidence=confidence, resamples=resamples, seed=seed, units=UNITS // 4,
+                labels=None if labels is None else labels[where],
             )
             row["scores"] = {m: s.to_json() for m, s in scores.items()}
+            row |= {name: _mean(values[where], w) for name, values in (means or {}).items()}
             if task != "multiclass":
                 row["target_mean"] = _mean(y[where], w)
                 row["prediction_mean"] = _mean(prediction[where], w)

@@ -7,7 +7,7 @@ from typing import Any
 from gpupipe.engine import machine
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
-from gpupipe.errors import EnvironmentFault
+from gpupipe.errors import ConfigError, EnvironmentFault
 
 
 def device_of(chunk: Array) -> str:
@@ -23,6 +23,13 @@ def require_device(xgboost: Any) -> None:
     if not xgboost.build_info()["USE_CUDA"]:
         raise EnvironmentFault(f"XGBoost {xgboost.__version__} here was built without CUDA",
                                hint="pip uninstall xgboost-cpu && pip install xgboost")
+
+
+def require_cpu(kind: str, device: str) -> None:
+    """ConfigError where a family that trains on the CPU alone is asked to train on a GPU."""
+    if device != "cpu":
+        raise ConfigError(f"model {kind!r} trains on the CPU alone, and the run is on a GPU",
+                          hint="set engine.device to cpu, or take model.kind: xgboost")
 
 
 def is_full(error: BaseException) -> bool:

@@ -48,7 +48,7 @@ HALVINGS = 64
 
 @register("umap")
 class UMAP:
-    """A map of ``n_components`` dimensions, by Euclidean distances, with umap-learn's parameters."""
+    """A map of ``n_components`` dimensions by Euclidean distances, with umap-learn's parameters."""
 
     kind: ClassVar[str]
     tasks: ClassVar[tuple[Task, ...]] = UNSUPERVISED

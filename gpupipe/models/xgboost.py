@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gpupipe.checkpoints import temporary_name
-from gpupipe.engine import machine
-from gpupipe.engine.arrays import namespace
-from gpupipe.engine.frames import Array
-from gpupipe.engine.memory import PAGE_ROWS
 from gpupipe.errors import ConfigError
+from gpupipe.models import constraints, objectives
 from gpupipe.models.base import (
-    LIBRARIES,
     TASKS,
     FittedModel,
     Matrix,
@@ -32,32 +22,22 @@ from gpupipe.models.base import (
     check_params,
     register,
 )
-from gpupipe.models.boosting import Patience, boost
-from gpupipe.models.cuda import device_of, is_full, no_room, require_device
+from gpupipe.models.boosting import boost, exact_rounds, schedule
+from gpupipe.models.cuda import is_full, no_room, require_device
+from gpupipe.models.libraries import xgboost_library
+from gpupipe.models.quantised import quantised
 from gpupipe.models.ring import joined, ring
+from gpupipe.models.trees import FittedTrees, outputs_of, restored_trees
 from gpupipe.steps.base import Target
 
 if TYPE_CHECKING:
-    import xgboost
+    pass
 
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 0.05, "max_depth": 6, "min_child_weight": 1.0, "subsample": 0.8,
     "colsample_bytree": 0.8, "tree_method": "hist", "max_bin": 256, "max_cat_to_onehot": 8,
 }
 """Good without tuning: a small step, many rounds, and early stopping that ends them."""
-MAX_ROUNDS = 3_000
-"""Rounds at most where early stopping decides."""
-PLAIN_ROUNDS = 400
-"""Rounds where there is no validation part to stop at, and no ``n_estimators``."""
-PATIENCE = 50
-LEAST_GAIN = 1e-4
-"""An improvement counts while rounds go on if it is this share of the loss of knowing nothing."""
-CUT_ROWS = 65_536
-"""Rows, at least, from which the bins of a large matrix are cut."""
-MANY_CLASSES = 10
-"""A round grows a tree a class. From so many classes on, a step is `LONG_STEP`, and rounds are
-as many times fewer: with 23 classes the short steps would take an hour on half a million rows."""
-LONG_STEP = 0.2
 FEW_FEATURES = 10
 """Below this many features every tree sees all of them: four fifths of two would be one."""
 
@@ -73,7 +53,11 @@ PARAMETERS = frozenset({
     "verbosity",
 })
 """Those of `xgboost.XGBModel`, written out so that a file is checked without the library."""
-OURS = {"n_estimators", "early_stopping_rounds", "objective", "eval_metric"}
+LOSSES = {"quantile_alpha": "reg:quantileerror", "tweedie_variance_power": "reg:tweedie",
+          "huber_slope": "reg:pseudohubererror"}
+"""Parameters of an objective, and the objective."""
+DART = {"sample_type", "normalize_type", "rate_drop", "one_drop", "skip_drop"}
+"""Parameters of ``booster: dart``."""
 REFUSED = {
     "n_jobs": "set engine.workers", "nthread": "set engine.workers",
     "random_state": "set seed", "seed": "set seed", "device": "set engine.device",
@@ -86,41 +70,14 @@ ALIASES = {"eta": "learning_rate", "lambda": "reg_lambda", "alpha": "reg_alpha",
 NATIVE = {"reg_lambda": "lambda", "reg_alpha": "alpha", "learning_rate": "eta"}
 
 
-@cache
-def library() -> Any:
-    """XGBoost itself. Imported when it is needed, for it takes most of a second."""
-    # OpenMP threads spin while they wait, which makes training several times slower as soon as
-    # anything else runs on the machine; a short spin costs nothing where nothing else does.
-    # Read once, when the library is loaded.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # XGBoost loads scikit-learn for its own estimators, which takes four times as long as all
-    # else in it. They are not used here; a user's process may want them, the command does not.
-    with LIBRARIES, _hidden("sklearn") if machine.own_process else nullcontext():
-        import xgboost
-
-    return xgboost
-
-
-@contextmanager
-def _hidden(name: str) -> Iterator[None]:
-    """Inside, ``name`` cannot be imported, unless it has been already."""
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
 @register("xgboost")
 class XGBoost:
     """Trees under the parameter names of `xgboost.XGBModel` (or XGBoost's own aliases).
 
     Without ``n_estimators`` rounds go on while the validation part improves
-    (``early_stopping_rounds``, 50 by default); with it, there are exactly so many.
+    (``early_stopping_rounds``, 50 by default); with it, there are exactly so many. With
+    ``booster: dart`` there always are: later rounds change the weights of earlier trees, so the
+    first of them are not the model of fewer rounds.
     """
 
     kind: ClassVar[str]
@@ -135,12 +92,12 @@ class XGBoost:
     }
     streams: ClassVar[bool] = True
     spreads: ClassVar[bool] = True
-    library = staticmethod(library)
+    library = staticmethod(xgboost_library)
     ring = staticmethod(ring)
     joined = staticmethod(joined)
 
     def __init__(self, params: Mapping[str, Any]) -> None:
-        check_params("xgboost", params, {*PARAMETERS, *OURS, *ALIASES})
+        check_params("xgboost", params, {*PARAMETERS, *LOSSES, *DART, *ALIASES})
         named = {ALIASES.get(k, k): v for k, v in params.items()}
         for name in named:
             if name in REFUSED:
@@ -149,48 +106,64 @@ class XGBoost:
                 )
         self.given = {k: v for k, v in named.items() if v is not None}
         self.params = {**DEFAULTS, **self.given}
+        self._check()
+
+    def _check(self) -> None:
+        """ConfigError for parameters that do not go together."""
+        given, objective = self.given, self.given.get("objective")
+        if objective is not None:
+            objectives.check_name("xgboost", objective, objectives.XGBOOST)
+        if objective == "reg:quantileerror" and not _is_share(given.get("quantile_alpha")):
+            raise ConfigError("objective 'reg:quantileerror' predicts one quantile, which is "
+                              "between 0 and 1", hint="set quantile_alpha: 0.9, say; several "
+                              "need a model each")
+        for name in LOSSES.keys() & given.keys():
+            if objective != LOSSES[name]:
+                raise ConfigError(f"{name} belongs to objective {LOSSES[name]!r}",
+                                  hint=f"set objective: {LOSSES[name]}, or leave {name} out")
+        booster = given.get("booster", "gbtree")
+        if booster not in ("gbtree", "dart"):
+            raise ConfigError(f"model 'xgboost' grows trees, found booster: {booster!r}",
+                              hint="booster is gbtree or dart; for weights of features, set "
+                              "kind: linear")
+        if booster != "dart" and DART & given.keys():
+            raise ConfigError(f"{min(DART & given.keys())} is a parameter of booster: dart",
+                              hint="set booster: dart, or leave it out")
+        if booster == "dart" and "early_stopping_rounds" in given:
+            raise ConfigError("booster: dart cannot stop early: later rounds change the weights of "
+                              "earlier trees", hint="set n_estimators instead")
+        if "monotone_constraints" in given:
+            constraints.check_monotone("xgboost", given["monotone_constraints"])
+        if "interaction_constraints" in given:
+            constraints.check_interaction("xgboost", given["interaction_constraints"])
 
     @property
     def rounds(self) -> int | None:
         """Exactly so many rounds, where the parameters say so."""
-        stopping = "early_stopping_rounds" in self.given
-        return None if stopping else self.given.get("n_estimators")
+        return exact_rounds(self.given, dart=self.given.get("booster") == "dart")
 
     def fit(
         self, train: Matrix, valid: Matrix | None, target: Target, how: Training
     ) -> FittedModel:
         """Train on ``train``; stop early at ``valid`` where it is given.
 
-        Raises ConfigError with XGBoost's own words where it refuses a parameter, and
-        EnvironmentFault where a GPU has no room even for pages of the bins.
+        Raises ConfigError with XGBoost's own words where it refuses a parameter, or where a
+        constraint or the objective does not suit the features and the task; DataError where the
+        objective does not suit the target's values; and EnvironmentFault where a GPU has no
+        room even for pages of the bins.
         """
-        params, xgboost = dict(self.params), library()
+        xgboost = xgboost_library()
         if how.device == "cuda":
             require_device(xgboost)
-        if len(train.names) < FEW_FEATURES and "colsample_bytree" not in self.given:
-            params["colsample_bytree"] = 1.0
-        longer = 1.0
-        if len(target.classes) >= MANY_CLASSES and "learning_rate" not in self.given:
-            longer = LONG_STEP / params["learning_rate"]
-            params["learning_rate"] = LONG_STEP
-        patience = params.pop("early_stopping_rounds", None)
-        rounds = params.pop("n_estimators", None)
-        if valid is None:
-            rounds, patience = how.rounds or rounds or int(PLAIN_ROUNDS / longer), None
-        elif rounds is None:
-            rounds, patience = int(MAX_ROUNDS / longer), patience or int(PATIENCE / longer)
-        native = {NATIVE.get(k, k): v for k, v in params.items()}
-        native |= {"seed": how.seed, "nthread": how.threads, "verbosity": 0,
-                   "seed_per_iteration": True, "device": how.device}
-        native.setdefault("objective", OBJECTIVES[target.task])
-        if target.task == "multiclass":
-            native["num_class"] = len(target.classes)
+        plan = schedule(self.given, self.params["learning_rate"], valid, target, how,
+                        dart=self.given.get("booster") == "dart")
+        native = self._native(train, target, how) | {"eta": plan.learning_rate}
         try:
             sampled = how.processes == 1  # together they take all rows: each has few
-            data = _quantised(train, native, None, how.spill, sampled)
-            watched = None if valid is None else _quantised(valid, native, data, how.spill)
-            booster, curve, judged = boost(native, data, watched, int(rounds), Patience(
-                patience, self._least_gain(valid, target)), how.checkpoints)
+            data = quantised(train, native, None, how.spill, sampled)
+            watched = None if valid is None else quantised(valid, native, data, how.spill)
+            booster, curve, judged = boost(native, data, watched, plan.rounds, plan.patience,
+                                           how.checkpoints)
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
             if is_full(error):
                 if how.spill is None and how.scratch is not None:
@@ -200,151 +173,38 @@ class XGBoost:
             raise ConfigError(
                 f"XGBoost refused to train: {_first_line(error)}", hint="look at model.params",
             ) from error
-        return FittedXGBoost(booster, train.names, target.task, booster.num_boosted_rounds(),
-                             None if valid is None else curve,
-                             None if judged is None else _probabilities(judged), how.device)
+        return FittedTrees("xgboost", booster, train.names, target.task,
+                           booster.num_boosted_rounds(), None if valid is None else curve,
+                           None if judged is None else outputs_of(judged, target.task), how.device)
 
-    def _least_gain(self, valid: Matrix | None, target: Target) -> float:
-        """The least gain that counts while rounds go on, where the loss is the default one."""
-        if valid is None or {"objective", "eval_metric"} & set(self.given):
-            return 0.0
-        return LEAST_GAIN * _loss_of_nothing(valid.target, target)
+    def _native(self, train: Matrix, target: Target, how: Training) -> dict[str, Any]:
+        """The parameters under XGBoost's own names, but for rounds."""
+        params = {k: v for k, v in self.params.items()
+                  if k not in ("early_stopping_rounds", "n_estimators", "learning_rate")}
+        if len(train.names) < FEW_FEATURES and "colsample_bytree" not in self.given:
+            params["colsample_bytree"] = 1.0
+        if "monotone_constraints" in params:
+            signs = constraints.monotone(params["monotone_constraints"], train)
+            params["monotone_constraints"] = f"({','.join(map(str, signs))})"
+        if "interaction_constraints" in params:
+            groups = constraints.interaction(params["interaction_constraints"], train)
+            params["interaction_constraints"] = str(groups)
+        params["objective"], _ = objectives.objective_of(
+            "xgboost", params.get("objective"), objectives.XGBOOST, target, train.target)
+        if target.task == "multiclass":
+            params["num_class"] = len(target.classes)
+        return {NATIVE.get(k, k): v for k, v in params.items()} | {
+            "seed": how.seed, "nthread": how.threads, "verbosity": 0, "seed_per_iteration": True,
+            "device": how.device,
+        }
 
     @classmethod
     def restore(cls, payload: Payload) -> FittedModel:
-        if not payload["booster"]:
-            raise ValueError("the booster has no bytes")  # XGBoost would abort the process
-        booster = library().Booster({"nthread": payload.get("threads", 1)})
-        booster.load_model(bytearray(payload["booster"]))
-        return FittedXGBoost(booster, tuple(payload["names"]), payload["task"],
-                             payload["rounds"], None)
+        return restored_trees("xgboost", payload)
 
 
-OBJECTIVES = {
-    "binary": "binary:logistic", "multiclass": "multi:softprob", "regression": "reg:squarederror",
-}
-
-
-@dataclass
-class FittedXGBoost:
-    """A trained booster and the names of its features."""
-
-    booster: xgboost.Booster
-    names: tuple[str, ...]
-    task: str
-    rounds: int | None
-    curve: dict[str, Any] | None
-    judged: Array | None = None
-    device: str = "cpu"
-    kind: str = "xgboost"
-
-    def predict(self, chunk: Array, rounds: int | None = None) -> Array:
-        if device_of(chunk) != self.device:  # or XGBoost would copy the chunk to the other one
-            self.device = device_of(chunk)
-            self.booster.set_param({"device": self.device})
-        kept = self.rounds or 0
-        scores = self.booster.inplace_predict(
-            chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False
-        )
-        return _probabilities(scores)
-
-    def importances(self) -> list[tuple[str, float]]:
-        gain = self.booster.get_score(importance_type="total_gain")
-        named = [(name, float(gain.get(f"f{i}", 0.0))) for i, name in enumerate(self.names)]
-        total = sum(value for _, value in named) or 1.0
-        return sorted(((n, v / total) for n, v in named), key=lambda item: (-item[1], item[0]))
-
-    def payload(self) -> Payload:
-        booster = self.booster
-        if self.rounds and self.rounds < booster.num_boosted_rounds():
-            booster = booster[: self.rounds]
-        return {"booster": bytes(booster.save_raw("ubj")), "names": list(self.names),
-                "task": self.task, "rounds": self.rounds}
-
-
-@cache
-def _chunks() -> Any:
-    """The class of the iterators that hand a matrix over."""
-
-    class Chunks(library().DataIter):  # type: ignore[misc]
-        """Hands a matrix to XGBoost chunk by chunk, so that it is never copied whole."""
-
-        def __init__(self, matrix: Matrix, prefix: str | None) -> None:
-            self.matrix = matrix
-            self.types = ["c" if c else "q" for c in matrix.categorical]
-            self.row = 0
-            super().__init__(cache_prefix=prefix)
-            self.reset()
-
-        def next(self, input_data: Any) -> bool:
-            chunk = next(self.chunks, None)
-            if chunk is None:
-                return False
-            rows = slice(self.row, self.row + int(chunk.shape[0]))
-            weight = self.matrix.weight
-            input_data(
-                data=chunk, label=self.matrix.target[rows].astype("float32"),
-                weight=None if weight is None else weight[rows].astype("float32"),
-                feature_types=self.types,
-            )
-            self.row = rows.stop
-            return True
-
-        def reset(self) -> None:
-            self.chunks = iter(self.matrix.chunks if self.cache_prefix is None
-                               else pages(self.matrix.chunks))
-            self.row = 0
-
-    return Chunks
-
-
-def _quantised(
-    matrix: Matrix, params: dict[str, Any], reference: xgboost.QuantileDMatrix | None,
-    spill: Path | None, sampled: bool = False,
-) -> xgboost.QuantileDMatrix:
-    """The matrix in bins: those of ``reference``, else of its own quantiles.
-
-    Of a large matrix every so-manieth row gives the quantiles: sorting all rows takes longer
-    than all else here, and 256 bins are no better for it (a bin's share of the rows is 0.4 %,
-    off by some 0.02 % with this many). Codes are left out of it: a rare one might be missed.
-    """
-    step = matrix.rows // CUT_ROWS
-    if sampled and step >= 4 and not any(matrix.categorical):
-        reference = _quantised(matrix.every(step), params, None, None)
-    shared = {"max_bin": int(params["max_bin"]), "ref": reference, "nthread": params["nthread"],
-              "enable_categorical": True}
-    if spill is None:
-        return library().QuantileDMatrix(_chunks()(matrix, None), **shared)
-    prefix = temporary_name(spill / "bins")  # a name for this matrix alone
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    return library().ExtMemQuantileDMatrix(_chunks()(matrix, str(prefix)), **shared)
-
-
-def pages(chunks: Iterable[Array]) -> Iterator[Array]:
-    """The same rows in chunks of about `PAGE_ROWS`: what becomes a page of bins in a file."""
-    waiting: list[Array] = []
-    for chunk in chunks:
-        if waiting and sum(len(c) for c in waiting) + len(chunk) > PAGE_ROWS:
-            yield namespace(chunk).concatenate(waiting)
-            waiting = []
-        waiting.append(chunk)
-    if waiting:
-        yield namespace(waiting[0]).concatenate(waiting)
-
-
-def _probabilities(scores: Array) -> Array:
-    """XGBoost's float32 predictions as float64; shares that were rounded add up to 1 again."""
-    scores = namespace(scores).asarray(scores, dtype="float64")
-    return scores / scores.sum(axis=1, keepdims=True) if scores.ndim == 2 else scores
-
-
-def _loss_of_nothing(y: Array, target: Target) -> float:
-    """The default loss of the best constant: the standard deviation, or the entropy."""
-    xp = namespace(y)
-    if target.task == "regression":
-        return float(xp.std(y))
-    shares = xp.bincount(y, minlength=len(target.classes)) / max(len(y), 1)
-    return float(-(shares * xp.log(xp.where(shares > 0, shares, 1))).sum())
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < 1
 
 
 def _first_line(error: Exception) -> str:
@@ -353,5 +213,3 @@ def _first_line(error: Exception) -> str:
     telling = [line for line in lines if "Stack trace" not in line and not line.startswith("[bt]")]
     text = (telling or [type(error).__name__])[0]
     return text.split(": ", 1)[-1] if ".cc:" in text or ".h:" in text else text
-
-

@@ -130,9 +130,12 @@ class StepEvidence:
 def learn(
     graphs: Sequence[Graph], views: Sequence[View], source: Rowed,
     profile: Mapping[Key, State] | None = None, progress: Any = None,
-    checkpoints: Checkpoints = NOWHERE, scanning: bool = True,
+    checkpoints: Checkpoints = NOWHERE, scanning: bool = True, knowledge: Knowledge | None = None,
 ) -> tuple[list[list[Fitted]], Knowledge]:
     """Learn the params of every graph in every view, in as few passes as can be.
+
+    With ``knowledge`` what earlier calls have found out is used, and kept: graphs that need no
+    other statistics cost no pass.
 
     Returns
     -------
@@ -143,7 +146,8 @@ def learn(
     ------
     Unscanned : where a pass would have to be made, and this is not ``scanning``.
     """
-    knowledge = Knowledge(profile or {})
+    kept = knowledge is not None
+    knowledge = knowledge or Knowledge(profile or {})
     fitted = [[Fitted() for _ in views] for _ in graphs]
     while True:
         knowledge.wanted = {}
@@ -151,7 +155,8 @@ def learn(
             for view, own in zip(views, by_view, strict=True):
                 _advance(graph, view, own, knowledge)
         if not knowledge.wanted:
-            knowledge.states.clear()  # what they had to say is in the params
+            if not kept:
+                knowledge.states.clear()  # what they had to say is in the params
             return fitted, knowledge
         _scan(source, knowledge, checkpoints, progress, scanning)
 

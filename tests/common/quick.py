@@ -20,7 +20,7 @@ FEW = {"n_estimators": 4, "max_depth": 3}
 TARGETS = {"binary": "label", "multiclass": "kind", "regression": "amount"}
 MEMBERS = {"bundle", "config.json", "manifest.json", "metrics.json", "predictions.parquet",
            "report.html"}
-"""What a run's folder holds."""
+"""What a run's folder holds, without explanations."""
 COLUMNS = ("f", "narrow", "i", "b", "s", "t")
 
 
@@ -56,6 +56,7 @@ def settings(task: str = "binary", **sections: Any) -> dict[str, Any]:
         "split": {"holdout": 0.25, "folds": 0},
         "model": {"kind": "xgboost", "params": FEW},
         "evaluate": {"baselines": [], "resamples": 10},
+        "explain": {"rows": 0},
         "engine": {"workers": 1},
     }
     for name, section in sections.items():

@@ -5,6 +5,7 @@ What they are given has to lie where the real ones would want it, and every call
 
 from __future__ import annotations
 
+import importlib
 import types
 from typing import Any
 
@@ -101,16 +102,27 @@ def _recorded(record: Record, name: str, real: Any) -> Any:
 
 
 def make_cuml(record: Record, cupy: Any) -> dict[str, types.ModuleType]:
-    """New modules ``cuml`` and ``cuml.linear_model`` with the estimators that are paired."""
-    cuml, linear = types.ModuleType("cuml"), types.ModuleType("cuml.linear_model")
-    cuml.linear_model = linear
-    for name in ("LogisticRegression", "Ridge", "ElasticNet"):
-        setattr(linear, name, _estimator(record, cupy, name))
-    return {"cuml": cuml, "cuml.linear_model": linear}
+    """New modules ``cuml`` and those in it, with the estimators that are paired."""
+    modules = {"cuml": types.ModuleType("cuml")}
+    for name, estimators in ESTIMATORS.items():
+        modules[f"cuml.{name}"] = module = types.ModuleType(f"cuml.{name}")
+        setattr(modules["cuml"], name, module)
+        for estimator in estimators:
+            setattr(module, estimator, (
+                _forest(record, cupy, estimator) if name == "ensemble"
+                else _estimator(record, cupy, name, estimator)))
+    return modules
 
 
-def _estimator(record: Record, cupy: Any, name: str) -> type:
-    owner = f"cuml.linear_model.{name}"
+ESTIMATORS = {"linear_model": ("LogisticRegression", "Ridge", "ElasticNet"),
+              "svm": ("SVC", "SVR", "LinearSVC", "LinearSVR"),
+              "ensemble": ("RandomForestClassifier", "RandomForestRegressor")}
+LEARNED = dict.fromkeys(("SVC", "SVR"), ("support_", "dual_coef_", "intercept_"))
+"""What a kernel machine has learned; of all others it is coefficients and intercept."""
+
+
+def _estimator(record: Record, cupy: Any, module: str, name: str) -> type:
+    owner = f"cuml.{module}.{name}"
 
     class Estimator:
         def __init__(self, **params: Any) -> None:
@@ -122,25 +134,93 @@ def _estimator(record: Record, cupy: Any, name: str) -> type:
             assert all(isinstance(a, cupy.ndarray) for a in (X, y))
             assert X._host.dtype == np.float64
             weight = None if sample_weight is None else sample_weight._host
-            made = _on_the_cpu(name, self.params, weight)
+            made = _on_the_cpu(module, name, self.params, weight)
             made.fit(X._host, y._host, sample_weight=weight)
-            record.get(owner, "coef_")
-            record.get(owner, "intercept_")
-            self.coef_, self.intercept_ = made.coef_, made.intercept_
+            for learned in LEARNED.get(name, ("coef_", "intercept_")):
+                record.get(owner, learned)
+                setattr(self, learned, getattr(made, learned))
 
+    Estimator.__name__ = name
     return Estimator
 
 
-def _on_the_cpu(name: str, params: dict[str, Any], weight: np.ndarray | None) -> Any:
+def _on_the_cpu(module: str, name: str, params: dict[str, Any], weight: np.ndarray | None) -> Any:
     """scikit-learn's estimator with the objective that cuML has for these parameters.
 
-    cuML's logistic loss is the weighted mean, its penalty ``1 / (C n)``: glm_base.cuh, qn.cuh.
+    cuML's quasi-Newton takes the weighted mean of the losses, and penalty ``1 / (C n)``:
+    glm_base.cuh, qn.cuh, and svm/linear.cu, which calls it.
     """
-    import sklearn.linear_model as sk
-
-    own = {k: v for k, v in params.items() if k not in ("output_type", "penalty")}
-    if name == "LogisticRegression":
+    own = {k: v for k, v in params.items()
+           if k not in ("output_type", "penalty", "penalized_intercept")}
+    if name in ("LogisticRegression", "LinearSVC", "LinearSVR"):
         own["C"] /= 1.0 if weight is None else weight.mean()
+    if name in ("LinearSVC", "LinearSVR"):  # liblinear penalises l2, and the intercept with it
+        assert (params["penalty"], params["penalized_intercept"]) == ("l2", True)
+        own |= {"dual": "auto", "random_state": 0}
+    if name == "LogisticRegression":
         own["l1_ratio"] = params.get("l1_ratio", 0.0)
         own["solver"] = "saga" if params["penalty"] == "elasticnet" else "lbfgs"
-    return getattr(sk, name)(**own)
+    return getattr(importlib.import_module(f"sklearn.{module}"), name)(**own)
+
+
+def _forest(record: Record, cupy: Any, name: str) -> type:
+    """cuML's forest: scikit-learn's, in treelite's words. It takes no missing values."""
+    owner = f"cuml.ensemble.{name}"
+    back = {"gini": "gini", "entropy": "entropy", "mse": "squared_error", "poisson": "poisson"}
+
+    class Forest:
+        def __init__(self, **params: Any) -> None:
+            record.call(owner, "__init__", 0, params)
+            self.params = {k: v for k, v in params.items() if k not in ("n_streams", "output_type")}
+            self.params["criterion"] = back[self.params.pop("split_criterion")]
+            leaves = self.params.pop("max_leaves")
+            self.params["max_leaf_nodes"] = None if leaves == -1 else leaves
+
+        def fit(self, X: Any, y: Any, sample_weight: Any = None) -> None:
+            import sklearn.ensemble
+
+            record.call(owner, "fit", 2, ["sample_weight"])
+            assert all(isinstance(a, cupy.ndarray) for a in (X, y))
+            assert X._host.dtype == np.float32 and np.isfinite(X._host).all()
+            weight = None if sample_weight is None else sample_weight._host
+            self.made = getattr(sklearn.ensemble, name)(**self.params)
+            self.made.fit(X._host, y._host, sample_weight=weight)
+
+        def as_treelite(self) -> Any:
+            record.call(owner, "as_treelite", 0)
+            return _Treelite(record, self.made.estimators_)
+
+    return Forest
+
+
+class _Treelite:
+    """A treelite model of a forest: as much of it as is read."""
+
+    def __init__(self, record: Record, estimators: Any) -> None:
+        self.record, self.estimators = record, estimators
+
+    @property
+    def num_tree(self) -> int:
+        self.record.get("treelite.Model", "num_tree")
+        return len(self.estimators)
+
+    def get_tree_accessor(self, tree_id: int) -> Any:
+        self.record.call("treelite.Model", "get_tree_accessor", 1)
+        tree, record = self.estimators[tree_id].tree_, self.record
+        leaf, classes = tree.children_left < 0, tree.value.shape[2]
+        sizes = np.where(leaf, classes, 0) if classes > 1 else np.zeros(len(leaf), int)
+        fields = {
+            "cleft": tree.children_left, "cright": tree.children_right,
+            "split_index": tree.feature, "threshold": tree.threshold,
+            "cmp": np.where(leaf, 0, 3), "default_left": ~leaf, "data_count": tree.n_node_samples,
+            "leaf_value": tree.value[:, 0, 0],
+            "leaf_vector": tree.value[leaf & (sizes > 0), 0].ravel(),
+            "leaf_vector_begin": np.cumsum(sizes) - sizes, "leaf_vector_end": np.cumsum(sizes),
+        }
+
+        class Accessor:
+            def get_field(self, name: str) -> np.ndarray:
+                record.call("treelite.model.TreeAccessor", "get_field", 1)
+                return np.asarray(fields[name])
+
+        return Accessor()

@@ -16,9 +16,11 @@ import pytest
 from contract.binding import problem
 from contract.calls import uses_in
 from contract.machine import standing_in
-from contract.pipeline import MODELS, judged_on, learn_everything, train_on
+from contract.pipeline import MODELS, judged_on, learn_everything, models_for, train_on
 from contract.record import Use
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegression, Ridge
+from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR
 
 import gpupipe
 from gpupipe.engine.cluster import cuda_options
@@ -26,7 +28,10 @@ from gpupipe.engine.cudf import CudfFrames
 from gpupipe.engine.frames import Column, PandasFrames
 from gpupipe.engine.memory import Memory
 from gpupipe.errors import ConfigError
-from gpupipe.models.cuml import PAIRS, arguments_of
+from gpupipe.models.cuml import PAIRS, arguments_of, trees_of
+from gpupipe.models.forest import rounds_of
+from gpupipe.models.trees import booster_of
+from gpupipe.steps import Target
 from gpupipe.steps.numeric import Log
 
 ROOT = Path(gpupipe.__file__).parent
@@ -52,7 +57,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> set[Use]:
         learn_everything(CudfFrames(), ["one_hot"], kept=True)
         for task in ("binary", "multiclass", "regression"):
             judged_on(CudfFrames(), task, weighted=True)
-            for model in MODELS.values():
+            for model in models_for(task):
                 train_on(CudfFrames(), folder, task, model)
         train_on(CudfFrames(), folder, "binary", MODELS["xgboost"],
                  memory=Memory(240 << 20, 1, 64))
@@ -67,7 +72,7 @@ def problems(uses: set[Use]) -> list[str]:
 def test_every_use_of_the_pipeline_is_one_that_the_libraries_have(recorded):
     assert len(recorded) > 100
     assert {use.owner.partition(".")[0] for use in recorded} == {
-        "cupy", "cudf", "rmm", "xgboost", "cuml"}
+        "cupy", "cudf", "rmm", "xgboost", "cuml", "treelite"}
     assert problems(recorded) == []
 
 
@@ -131,7 +136,7 @@ def test_every_call_in_the_source_is_one_that_the_library_has():
     uses = {str(p.relative_to(ROOT)): set(uses_in(p.read_text())) for p in ROOT.rglob("*.py")}
     assert {path for path, found in uses.items() if found} >= {
         "engine/cudf.py", "engine/cluster.py", "models/cuml.py",
-        "models/xgboost.py", "models/boosting.py"}
+        "models/quantised.py", "models/trees.py", "models/boosting.py"}
     assert {path: problems(found) for path, found in uses.items() if problems(found)} == {}
 
 
@@ -159,23 +164,54 @@ def test_the_options_of_a_cluster_are_those_of_dask_cuda(devices):
     LogisticRegression(C=2.0, l1_ratio=0.0, tol=1e-3, max_iter=7, class_weight="balanced"),
     LogisticRegression(C=2.0, l1_ratio=0.5, solver="saga", random_state=1),
     Ridge(alpha=0.5, tol=1e-3, max_iter=9), ElasticNet(alpha=0.5, l1_ratio=0.3, random_state=3),
-], ids=["logistic", "logistic net", "ridge", "net"])
-def test_a_linear_models_arguments_are_those_of_cuml(estimator):
+    SVC(C=2.0, gamma=0.3, kernel="poly", degree=2, coef0=1.0, max_iter=9, tol=0.1),
+    SVR(C=2.0, gamma=0.3, epsilon=0.2), LinearSVC(dual="auto", random_state=1, max_iter=7),
+    LinearSVR(dual="auto", random_state=1, epsilon=0.2),
+    RandomForestClassifier(50, max_depth=4, max_leaf_nodes=9, class_weight="balanced", n_jobs=2,
+                           max_samples=0.5, criterion="entropy", random_state=1),
+    RandomForestRegressor(50, min_samples_leaf=3, max_features=0.4, bootstrap=False),
+], ids=["logistic", "logistic net", "ridge", "net", "svc", "svr", "linear svc", "linear svr",
+        "classes", "values"])
+def test_a_models_arguments_are_those_of_cuml(estimator):
     kind, arguments = arguments_of(estimator)
-    use = Use(f"cuml.linear_model.{kind}", "__init__", 0, tuple(sorted(arguments)))
+    module = type(estimator).__module__.split(".")[1]
+    use = Use(f"cuml.{module}.{kind}", "__init__", 0, tuple(sorted(arguments)))
     assert problem(use) is None
 
 
-def test_the_table_names_parameters_that_scikit_learn_has():
-    for kind, estimator in {"LogisticRegression": LogisticRegression, "Ridge": Ridge,
-                            "ElasticNet": ElasticNet}.items():
-        assert set(PAIRS[kind]) <= set(estimator().get_params())
+@rapids
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_a_treelite_model_is_read_as_treelite_means_it(task):
+    import treelite
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 4)).astype(np.float32)
+    y = {"binary": x[:, 0] > 0, "multiclass": np.digitize(x[:, 0], [-1, 1]),
+         "regression": x[:, 0] * 100}[task]
+    kind = RandomForestRegressor if task == "regression" else RandomForestClassifier
+    forest = kind(20, random_state=0).fit(x, y)
+    target = Target(task, tuple("abc"[: {"binary": 2, "multiclass": 3}.get(task, 0)]))
+    rounds = rounds_of(trees_of(treelite.sklearn.import_model(forest)), target, np.arange(3), 20)
+    found = booster_of(rounds, 4, "identity").inplace_predict(x)
+    expected = forest.predict(x) if task == "regression" else forest.predict_proba(x)
+    np.testing.assert_allclose(found, expected[:, 1] if task == "binary" else expected, rtol=1e-5,
+                               atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", [
+    LogisticRegression, Ridge, ElasticNet, SVC, SVR, LinearSVC, LinearSVR, RandomForestClassifier,
+    RandomForestRegressor])
+def test_the_table_names_parameters_that_scikit_learn_has(estimator):
+    assert set(PAIRS[estimator.__name__]) <= set(estimator().get_params())
 
 
 @pytest.mark.parametrize(("estimator", "words"), [
     (LogisticRegression(warm_start=True), "warm_start=True"),
     (ElasticNet(positive=True), "positive=True"), (LinearRegression(), "LinearRegression"),
-], ids=["warm start", "positive", "no pair"])
+    (RandomForestRegressor(criterion="absolute_error"), "absolute_error"),
+    (RandomForestClassifier(ccp_alpha=0.1), "ccp_alpha"),
+    (SVC(shrinking=False), "shrinking=False"), (LinearSVC(loss="hinge"), "loss='hinge'"),
+], ids=["warm start", "positive", "no pair", "criterion", "pruning", "shrinking", "hinge"])
 def test_what_cuml_cannot_do_is_refused_by_name(estimator, words):
     with pytest.raises(ConfigError, match=words):
         arguments_of(estimator)

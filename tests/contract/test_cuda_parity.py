@@ -79,14 +79,15 @@ def test_a_file_holds_the_same_on_the_device(fx, name, tmp_path):
 @pytest.mark.parametrize("model", list(MODELS))
 def test_a_model_trained_there_predicts_as_one_trained_here(fx, task, model, tmp_path):
     """Trees differ between devices in their last splits. Of an elastic net scikit-learn's solver
-    stops after ``max_iter`` passes over few rows, before it is as far as the other one."""
+    stops after ``max_iter`` passes over few rows, before it is as far as the other one. Forests
+    draw other rows, and send missing values another way."""
     expected = train_on(PandasFrames(), tmp_path, task, MODELS[model])
     found = train_on(fx, tmp_path, task, MODELS[model])
     assert found.fingerprint == expected.fingerprint
     if model == "constant":
         np.testing.assert_array_equal(predictions(found), predictions(expected))
     else:
-        least = 0.8 if (model, task) == ("net", "multiclass") else 0.95
+        least = 0.8 if model == "forest" or (model, task) == ("net", "multiclass") else 0.95
         assert np.corrcoef(predictions(found), predictions(expected))[0, 1] > least
 
 

@@ -39,6 +39,9 @@ def test_columns_that_stay_on_the_device_share_a_dictionary_there():
 @pytest.mark.parametrize(("task", "model"), [
     ("binary", "xgboost"), ("multiclass", "xgboost"), ("regression", "xgboost"),
     ("binary", "linear"), ("regression", "net"), ("regression", "constant"),
+    ("regression", "lasso"), ("multiclass", "neighbours"), ("regression", "neighbours"),
+    ("binary", "svm"), ("multiclass", "svm"), ("regression", "poly"), ("multiclass", "linear svm"),
+    ("binary", "gaussian"), ("multiclass", "bernoulli"),
 ])
 def test_a_model_is_trained_and_judged_without_a_copy_to_the_host(task, model, tmp_path):
     expected = train_on(PandasFrames(), tmp_path, task, MODELS[model])
@@ -49,6 +52,16 @@ def test_a_model_is_trained_and_judged_without_a_copy_to_the_host(task, model, t
     assert found.fingerprint == expected.fingerprint
     np.testing.assert_allclose(predictions(found), predictions(expected), rtol=1e-6, atol=1e-9)
     assert np.isfinite(predictions(found)).all()
+
+
+@pytest.mark.parametrize("task", ["multiclass", "regression"])
+def test_a_forest_is_trained_there_and_scored_anywhere(task, tmp_path):
+    """Missing values go another way there: the predictions are alike, and not the same."""
+    expected = train_on(PandasFrames(), tmp_path, task, MODELS["forest"])
+    with standing_in():
+        found = train_on(CudfFrames(), tmp_path, task, MODELS["forest"])
+    assert found.fingerprint == expected.fingerprint
+    assert np.corrcoef(predictions(found).ravel(), predictions(expected).ravel())[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])

@@ -8,37 +8,37 @@ import pytest
 from test_every_model import TARGETS, problem
 
 from gpupipe.errors import ConfigError, EnvironmentFault
-from gpupipe.models import Training, model_of
-from gpupipe.models import xgboost as family
+from gpupipe.models import Training, model_of, quantised, xgboost
+from gpupipe.models.libraries import xgboost_library
 
 FULL = "[12:00:00] /src/common/device_helpers.cuh:1: Memory allocation error on worker 0: " \
        "cudaErrorMemoryAllocation: out of memory"
 
 
 @pytest.fixture
-def quantised(monkeypatch) -> list[Any]:
+def asked(monkeypatch) -> list[Any]:
     """The spill folders that matrices were asked for with; without one the device is full."""
-    asked: list[Any] = []
-    usual = family._quantised
+    found: list[Any] = []
+    usual = quantised.quantised
 
     def made(matrix, params, reference, spill, sampled=False):
-        asked.append(spill)
+        found.append(spill)
         if spill is None:
-            raise family.library().core.XGBoostError(FULL)
+            raise xgboost_library().core.XGBoostError(FULL)
         return usual(matrix, params, reference, spill, sampled)
 
-    monkeypatch.setattr(family, "_quantised", made)
-    return asked
+    monkeypatch.setattr(xgboost, "quantised", made)
+    return found
 
 
-def test_bins_that_do_not_fit_go_to_pages(quantised, tmp_path):
+def test_bins_that_do_not_fit_go_to_pages(asked, tmp_path):
     model = model_of("xgboost", {"n_estimators": 3})
     fitted = model.fit(problem("binary"), None, TARGETS["binary"], Training(scratch=tmp_path))
     assert fitted.rounds == 3
-    assert quantised == [None, tmp_path]
+    assert asked == [None, tmp_path]
 
 
-def test_where_there_is_no_folder_for_them_it_is_told(quantised):
+def test_where_there_is_no_folder_for_them_it_is_told(asked):
     model = model_of("xgboost", {"n_estimators": 3})
     with pytest.raises(EnvironmentFault, match="no room to train on 1,200 rows of 4") as error:
         model.fit(problem("binary"), None, TARGETS["binary"], Training())
@@ -46,6 +46,6 @@ def test_where_there_is_no_folder_for_them_it_is_told(quantised):
 
 
 def test_any_other_refusal_is_the_parameters(monkeypatch):
-    model = model_of("xgboost", {"n_estimators": 3, "objective": "nonsense"})
-    with pytest.raises(ConfigError, match="nonsense"):
+    model = model_of("xgboost", {"n_estimators": 3, "max_depth": -7})
+    with pytest.raises(ConfigError, match=r"XGBoost refused to train.*-7"):
         model.fit(problem("binary"), None, TARGETS["binary"], Training())

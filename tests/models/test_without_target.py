@@ -246,7 +246,7 @@ def test_truncated_svd_equals_scikit_learns():
 @pytest.mark.parametrize("kind", ["pca", "truncated_svd"])
 @pytest.mark.parametrize("wanted", [0, 5, True, "mle"])
 def test_a_number_of_components_that_cannot_be_is_refused(kind, wanted):
-    with pytest.raises(ConfigError, match="n_components is .*expected a whole number from 1 to 4"):
+    with pytest.raises(ConfigError, match=r"n_components is .*expected a whole number from 1 to 4"):
         fit(kind, rows(), n_components=wanted)
 
 
@@ -484,7 +484,8 @@ def test_every_family_scores_in_a_process_without_scikit_learn(tmp_path):
         (tmp_path / f"{kind}.npz").write_bytes(write_arrays(arrays))
         np.save(tmp_path / f"{kind}.npy", made(kind, x).predict(new))
     code = (
-        "import sys\nfor name in ('sklearn', 'scipy', 'umap', 'xgboost'): sys.modules[name] = None\n"
+        "import sys\n"
+        "for name in ('sklearn', 'scipy', 'umap', 'xgboost'): sys.modules[name] = None\n"
         "import json, numpy as np\nfrom pathlib import Path\n"
         "from gpupipe.codec import read_arrays, unpack\nfrom gpupipe.models import restored\n"
         "folder = Path(sys.argv[1]); new = np.load(folder / 'new.npy')\n"

@@ -1,0 +1,93 @@
+"""Where a search looks, as a pipeline file says it."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from gpupipe.config import parse_config
+from gpupipe.errors import ConfigError
+from gpupipe.models import MODELS, OneOf, Range, model_of
+from gpupipe.tune.space import dimension, families_of, space_of
+
+
+def config(tune: dict, **sections):
+    return parse_config({"data": {"source": "t.csv", "target": "y"}, "tune": tune, **sections})
+
+
+@pytest.mark.parametrize(("given", "own", "expected"), [
+    ([1, 5], None, Range(1, 5)),
+    ([0.01, 1.0], Range(0.1, 0.2, log=True), Range(0.01, 1.0, log=True)),
+    ([1, 5], OneOf((1, 2)), OneOf((1, 5))),
+    ([1, 2, 3], None, OneOf((1, 2, 3))),
+    ({"low": 1e-3, "high": 1.0, "log": True}, None, Range(1e-3, 1.0, log=True)),
+    ({"choices": [0.5, 2]}, Range(0, 1), OneOf((0.5, 2))),
+    ("gblinear", None, OneOf(("gblinear",))),
+    ([True, False], None, OneOf((True, False))),
+])
+def test_a_dimension(given, own, expected):
+    assert dimension(given, own) == expected
+
+
+@pytest.mark.parametrize("given", [[], [5, 1], {"low": 1}, {"low": 0, "high": 1, "log": True},
+                                   {"low": "a", "high": 2}, {"choices": []}])
+def test_a_dimension_that_is_none(given):
+    with pytest.raises(ConfigError):
+        dimension(given, None)
+
+
+def test_a_named_family_is_searched_alone():
+    assert families_of(config({"trials": 1}, model={"kind": "linear"}), "binary") == ["linear"]
+    assert "xgboost" in families_of(config({"trials": 1}), "binary")
+    assert families_of(config({"trials": 1, "models": ["linear", "xgboost", "linear"]}),
+                       "regression") == ["linear", "xgboost"]
+
+
+def test_parameters_of_the_model_are_fixed():
+    space = space_of(config({"trials": 1}, model={"kind": "xgboost", "params": {"max_depth": 4}}),
+                     "binary")
+    assert "max_depth" not in space.families["xgboost"]
+    assert space.plain("xgboost").params == {"max_depth": 4}
+    trial = optuna.trial.FixedTrial(space.nearest("xgboost"))
+    assert space.suggest(trial).params["max_depth"] == 4
+
+
+@pytest.mark.parametrize(("space", "message"), [
+    ({"max_dept": [1, 3]}, "has no parameter 'max_dept'"),
+    ({"forrest.max_depth": [1, 3]}, "not a family of this search"),
+    ({"features.scal.method": ["a", "b"]}, "unknown step 'scal'"),
+    ({"features.scale.metod": ["a", "b"]}, "has no parameter 'metod'"),
+    ({"features.scale.method": ["standard", "no such"]}, "cannot be 'no such'"),
+    ({"features.encoder": ["onehot"]}, "unknown encoder"),
+])
+def test_a_space_that_does_not_fit(space, message):
+    with pytest.raises(ConfigError, match=message) as told:
+        space_of(config({"trials": 1, "space": space}, model={"kind": "xgboost"}), "binary")
+    assert "tune.space" in str(told.value)
+
+
+@pytest.mark.parametrize("models", ["xgbost", ["linear", "nothing"]])
+def test_an_unknown_family(models):
+    with pytest.raises(ConfigError, match="unknown model"):
+        families_of(config({"trials": 1, "models": models}), "binary")
+
+
+def test_a_grid_is_every_point_of_what_is_named():
+    space = space_of(config({"sampler": "grid", "models": ["xgboost", "linear"], "space": {
+        "xgboost.max_depth": [2, 3, 4], "linear.C": {"choices": [0.1, 1.0]}}}), "binary")
+    points = space.grid()
+    assert len(points) == 5
+    assert {"model": "linear", "linear.C": 0.1} in points
+    ranged = space_of(config({"sampler": "grid", "space": {"max_depth": [2, 4]}}), "binary")
+    with pytest.raises(ConfigError, match="a grid needs lists"):
+        ranged.grid()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_family_can_be_built_anywhere_in_its_space(kind):
+    """The defaults' nearest point lies in the space, and the ends of every range are taken."""
+    space = MODELS[kind].space
+    for name, where in space.items():
+        ends = (where.low, where.high) if isinstance(where, Range) else where.values
+        for value in ends:
+            model_of(kind, {name: value})
