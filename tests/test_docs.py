@@ -20,6 +20,7 @@ import gpupipe
 from gpupipe.cli.verbs import app
 from gpupipe.config import PipelineConfig, parse_config
 from gpupipe.config.source import parse
+from gpupipe.config.unsupervised import UNSUPERVISED
 from gpupipe.estimator import Pipeline
 from gpupipe.evaluate import METRICS, evaluate, metrics
 from gpupipe.features import NATIVE_LEVELS, ONE_HOT_LEVELS, TEXT_SHARE, default_steps, steps_of
@@ -165,7 +166,9 @@ def test_the_defaults_on_the_page_are_those_of_the_code(profiled):
     header = next(x for x in STEPS_PAGE.splitlines() if x.startswith("| columns | "))
     for needs, column in zip(("anything", "numbers"), header.split("|")[2:4], strict=True):
         told = re.findall(r"`(\w+)`", column)
-        assert sorted(told) == sorted(k for k in MODELS if MODELS[k].needs == needs)
+        there = {k for k in MODELS if MODELS[k].needs == needs} - set(UNSUPERVISED)
+        assert sorted(told) == sorted(there)
+    assert all(MODELS[kind].needs == "numbers" for kind in UNSUPERVISED)
     datetime = next(s for s in default_steps(features, profile, "numbers") if s.name == "datetime")
     assert f"`parts: [{', '.join(datetime.parts)}]`" in STEPS_PAGE
 
@@ -208,7 +211,7 @@ def test_the_example_of_a_family_is_one(kind):
 # YAML ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", [k for k in MODELS if k not in UNSUPERVISED])
 def test_a_family_has_its_section_with_all_that_a_search_tries(kind):
     text = section(MODELS_PAGE, f"`{kind}`")
     assert all(f"`{name}`" in text for name in MODELS[kind].space)
@@ -221,7 +224,8 @@ def config_of(text: str) -> PipelineConfig:
     if text.startswith("- "):
         text = "features:\n" + text
     sections, _ = parse(text, "the block", ROOT)
-    data = {"source": "t.csv", "target": "y", **sections.get("data", {})}
+    target = {} if sections.get("model", {}).get("kind") in UNSUPERVISED else {"target": "y"}
+    data = {"source": "t.csv", **target, **sections.get("data", {})}
     return parse_config({**sections, "data": data})
 
 
