@@ -238,28 +238,27 @@ class FittedTrees:
 
     def raw(self, chunk: Array, rounds: int | None = None) -> Array:
         """What the booster itself predicts: float32."""
-        self._move(chunk)
+        self._follow(chunk)
         kept = self.rounds or 0
         return self.booster.inplace_predict(
             chunk, iteration_range=(0, min(rounds or kept, kept)), validate_features=False
         )
 
-    def _move(self, chunk: Array) -> None:
-        """Predict where the chunk lies, or XGBoost would copy it to the other side."""
-        if device_of(chunk) != self.device:
-            self.device = device_of(chunk)
-            self.booster.set_param({"device": self.device})
-
     def contributions(self, chunk: Array, rounds: int | None = None) -> Contributions:
         """SHAP values, worked out where the chunk lies (see `contributions.Contributions`)."""
-        self._move(chunk)
+        self._follow(chunk)
         kept = self.rounds or 0
         return tree_contributions(xgboost_library(), self.booster, chunk, self.task,
                                   min(rounds or kept, kept))
 
     def contribution_work(self) -> float:
-        """What explaining a row takes (see `contributions.affordable_rows`)."""
-        return tree_work(self.booster, self.rounds or self.booster.num_boosted_rounds())
+        return tree_work(self.booster, self.rounds)
+
+    def _follow(self, chunk: Array) -> None:
+        """Go to where a chunk lies, or XGBoost would copy the chunk to where it is."""
+        if device_of(chunk) != self.device:
+            self.device = device_of(chunk)
+            self.booster.set_param({"device": self.device})
 
     def importances(self) -> list[tuple[str, float]]:
         gain = self.booster.get_score(importance_type="total_gain")
