@@ -44,7 +44,7 @@ from gpupipe.steps.scan import Knowledge, Rowed, learn
 from gpupipe.timings import Timings
 from gpupipe.tune import Chosen, choose, graphs_of
 from gpupipe.tune.ensemble import Ensemble, columns_of, fitted_ensemble, united
-from gpupipe.tune.search import Truth
+from gpupipe.tune.workshop import Truth
 
 TOLERANCE = 1.25
 """A predicted peak may pass the limit by this factor: predictions are that good."""
