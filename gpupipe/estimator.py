@@ -68,7 +68,7 @@ class Pipeline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     features : list of steps as in a pipeline file, each ``{name: {parameters}}`` or a name, such
         as ``[{"impute": {"columns": "numeric"}}, "drop_constant"]``. None: steps by type and
         cardinality, good for the model at hand.
-    model : "xgboost", "linear" or "constant".
+    model : "xgboost", "linear" or another family of docs/models.md.
     model_params : the model's parameters under its library's own names. They can also be
         reached one by one, as ``model__max_depth``, in `set_params` and in a search's grid.
     random_state : int, RandomState or None. The default is 0: two fits give the same model.

@@ -19,6 +19,7 @@ from gpupipe.engine.memory import Layout, shared_out
 from gpupipe.errors import ConfigError
 from gpupipe.features import bind_features, default_notes, default_steps, steps_of, varied
 from gpupipe.models import Model, model_of
+from gpupipe.models.base import check_task
 from gpupipe.models.quantiles import quantiles_for
 from gpupipe.rows import (
     check_columns,
@@ -72,7 +73,8 @@ class Binder:
             raise ConfigError("features.encoder is about the default steps; this file has its own",
                               hint="vary features.<step>.<parameter>")
         steps = self.own if self.own is not None else default_steps(
-            self.features, self.profile, model.needs, encoder)
+            self.features, self.profile, model.needs, encoder,
+            labelled=self.target.task != "unsupervised")
         return bind_features(self.config, self.features, varied(steps, choices), self.target,
                              self.profile.constant())
 
@@ -143,6 +145,7 @@ def prepare(
             progress=progress, checkpoints=checkpoints,
         )
     target, notes = find_target(config, profile)
+    _check_task(config, target)
     if engine.fx.read_parquet is not None:
         slow = read_by_host(dataset, dataset.schema.names)
         notes += [f"column {name!r} is read by the host, not by the GPU: {why}"
@@ -157,6 +160,8 @@ def prepare(
     candidates = [binder.candidate(model)]
     if own_steps is None:
         notes += default_notes(binder.features, profile)
+    if target.task == "unsupervised":
+        baselines = False  # there is nothing to beat
     for kind in config.evaluate.baselines if baselines else ():
         if kind == config.model.kind and own_steps is None:
             continue
@@ -181,6 +186,13 @@ def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints
         split=digest([config.split.model_dump(mode="json", exclude={"honesty"}), config.seed]),
         rows=digest([data.target, data.positive, data.task, data.weight, data.key, data.drop]),
     )
+
+
+def _check_task(config: PipelineConfig, target: Target) -> None:
+    try:
+        check_task(config.model.kind, target.task)
+    except ConfigError as error:
+        raise config.fault(("model",), error.message, error.hint) from None
 
 
 def _model(config: PipelineConfig, kind: str, params: dict[str, Any]) -> Model:

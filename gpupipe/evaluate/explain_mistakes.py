@@ -21,17 +21,17 @@ Json = dict[str, Any]
 
 def most_wrong(
     task: Task, y: np.ndarray, prediction: np.ndarray, count: int,
-    weight: np.ndarray | None = None, order: np.ndarray | None = None,
+    weight: np.ndarray | None = None, order: np.ndarray | None = None, threshold: float = 0.5,
 ) -> np.ndarray:
     """Positions of the rows with the greatest loss, the worst first.
 
     For classes only rows whose label is wrong count, and the truth's probability ranks them; for
     values the absolute error. Rows of weight 0 do not count. ``order`` (a number a row that
-    does not depend on its place) settles ties.
+    does not depend on its place) settles ties. The label is positive above ``threshold``.
     """
     loss = row_losses(task, y, prediction)
     if task == "binary":
-        wrong = (prediction > 0.5) != (y == 1)
+        wrong = (prediction > threshold) != (y == 1)
     elif task == "multiclass":
         wrong = prediction.argmax(axis=1) != y
     else:
@@ -45,7 +45,7 @@ def most_wrong(
 
 def described(
     task: Task, table: pa.Table, y: np.ndarray, prediction: np.ndarray, classes: Sequence[str],
-    columns: Sequence[str], shap: np.ndarray | None,
+    columns: Sequence[str], shap: np.ndarray | None, threshold: float = 0.5,
 ) -> Json:
     """The rows as the report shows them.
 
@@ -74,7 +74,7 @@ def described(
         else:
             shares = np.array([1 - prediction[i], prediction[i]]) if task == "binary" else (
                 prediction[i])
-            best = int(shares.argmax())
+            best = int(prediction[i] > threshold) if task == "binary" else int(shares.argmax())
             row |= {"truth": classes[int(y[i])], "prediction": classes[best],
                     "probability": float(shares[best]),
                     "truth_probability": float(shares[int(y[i])])}

@@ -47,8 +47,9 @@ def expected_losses(task: Task, prediction: np.ndarray) -> np.ndarray | None:
 
 def worst_slices(
     task: Task, y: np.ndarray, prediction: np.ndarray, cuts: Sequence[Cut], *,
-    weight: np.ndarray | None = None, metric: str | None = None, shown: int = 10,
-    least: int = LEAST, paired: int = PAIRED, confidence: float = 0.95, seed: int = 0,
+    weight: np.ndarray | None = None, metric: str | None = None,
+    judged: np.ndarray | None = None, shown: int = 10, least: int = LEAST, paired: int = PAIRED,
+    confidence: float = 0.95, seed: int = 0,
 ) -> Json:
     """The slices whose mean loss is greater than that of all other rows, beyond chance.
 
@@ -56,6 +57,7 @@ def worst_slices(
     ----------
     cuts : the columns, the most important ones first: pairs are made of the first ``paired``.
     metric : shown beside the loss, with its bootstrap interval.
+    judged : what the metric judges in place of the predictions: labels by another threshold.
 
     Returns
     -------
@@ -77,8 +79,9 @@ def worst_slices(
         if expected is not None:
             told["expected"] = float(np.average(expected[where], weights=w))
         if metric is not None:
+            shown_to_it = prediction if judged is None else judged
             told["metric"] = evaluate(
-                task, y[where], prediction[where], weight=w, metrics=[metric],
+                task, y[where], shown_to_it[where], weight=w, metrics=[metric],
                 confidence=confidence, resamples=200, seed=seed)[metric].to_json()
         slices.append(told)
     return {"loss": LOSSES[task], "whole": float(np.average(loss, weights=weight)),

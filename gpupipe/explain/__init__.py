@@ -45,7 +45,7 @@ def explain(trained: Trained, contents: Contents) -> Json:
     ----------
     contents : what goes into the bundle: the final model, and what its steps learned.
     """
-    if not trained.config.explain.rows:
+    if not trained.config.explain.rows or trained.target.task == "unsupervised":
         return {}
     return _Explainer(trained, contents).all()
 
@@ -56,10 +56,12 @@ class _Explainer:
     def __init__(self, trained: Trained, contents: Contents) -> None:
         self.trained, self.rules = trained, trained.config.explain
         self.task: Task = trained.target.task  # type: ignore[assignment]
-        self.metric = choose(self.task, trained.config.evaluate.metrics)[0].name
+        metric = choose(self.task, trained.config.evaluate.metrics)[0]
+        self.metric, self.threshold = metric.name, trained.finished.threshold
+        self.labels = metric.needs == "label" and self.task == "binary"
         self.scorer: Scorer = scorer_of(trained, contents)
         self.bundle = self.scorer.bundles[-1]
-        self.columns = list(self.bundle.schema.names)
+        self.columns = self.scorer.columns
         self.pool: Pool = pool(trained)
         wide = max(self.rules.rows, min(SLICED_ROWS, CELLS // max(len(self.columns), 1)))
         searched = self.pool.prediction is not None and self.rules.slices > 0
@@ -104,9 +106,9 @@ class _Explainer:
             self.notes.append("no row was held out from training: permutation importance, slices "
                               "and mistakes would only say how well it is remembered")
             return None
-        if self.pool.basis == "cross_validation" and not self.trained.model.models:
-            self.notes.append("a search keeps no models of the folds: permutation importance takes "
-                              "a holdout (split.holdout)")
+        if not self.scorer.knows(self.rows.fold):
+            self.notes.append("a search keeps no fold's model, and there is no holdout: columns "
+                              "cannot be permuted honestly")
             return None
         columns = self._by_importance()
         if len(columns) > PERMUTED:
@@ -115,9 +117,14 @@ class _Explainer:
         fold = self.rows.fold
         return permutation_importance(
             self.task, self.metric, self.rows.table, self.rows.y,
-            lambda table, at: self.scorer.scores(table, fold[at]), columns[:PERMUTED],
+            lambda table, at: self._judged(self.scorer.scores(table, fold[at])),
+            columns[:PERMUTED],
             weight=self.rows.weight, repeats=self.rules.repeats, seed=self.trained.config.seed,
         )
+
+    def _judged(self, scores: np.ndarray) -> np.ndarray:
+        """Scores as the metric is given them: by the threshold, where it judges labels."""
+        return (scores > self.threshold).astype(float) if self.labels else scores
 
     def _by_importance(self) -> list[str]:
         """The columns by the model's own importances, where it has such."""
@@ -149,10 +156,11 @@ class _Explainer:
         rules, seen = self.rules, self.wide
         cuts = [cut_of(c, seen.table.column(c)) for c in ranked[:PERMUTED]]
         assert seen.prediction is not None
+        config = self.trained.config
         worst = worst_slices(
             self.task, seen.y, seen.prediction, cuts, weight=seen.weight, metric=self.metric,
-            shown=rules.slices, confidence=self.trained.config.evaluate.confidence,
-            seed=self.trained.config.seed,
+            judged=self._judged(seen.prediction), shown=rules.slices,
+            confidence=config.evaluate.confidence, seed=config.seed,
         )
         biased = biased_slices(self.task, seen.y, seen.prediction, cuts, weight=seen.weight,
                                shown=rules.slices)
@@ -163,7 +171,7 @@ class _Explainer:
         if not self.rules.mistakes or prediction is None:
             return None
         at = most_wrong(self.task, self.pool.y, prediction, self.rules.mistakes,
-                        self.pool.weight, self.pool.rank)
+                        self.pool.weight, self.pool.rank, self.threshold)
         if not len(at):
             return None
         rows = self.pool.read(at, self.columns)
@@ -177,4 +185,4 @@ class _Explainer:
                               **{c: table.column(c) for c in self.columns}})
         assert rows.prediction is not None
         return described(self.task, table, rows.y, rows.prediction,
-                         self.trained.target.classes, self.columns, shap)
+                         self.trained.target.classes, self.columns, shap, self.threshold)

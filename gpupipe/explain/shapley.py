@@ -67,7 +67,12 @@ def reasons_of(
     scorer: Scorer, rows: Judged, background: pa.Table, columns: Sequence[str], method: str,
     seed: int,
 ) -> np.ndarray | None:
-    """What the columns add to each row's prediction by the model that judged it."""
+    """What the columns add to each row's prediction by the model that judged it.
+
+    None where that model is not there, or cannot say.
+    """
+    if not scorer.knows(rows.fold):
+        return None
     if method == "exact":
         try:
             found = scorer.contributions(rows.table, rows.fold)

@@ -27,8 +27,9 @@ Payload = dict[str, Any]
 """A fitted model as plain data: JSON values, NumPy arrays, and bytes of a documented format."""
 
 
-Task = Literal["binary", "multiclass", "regression"]
+Task = Literal["binary", "multiclass", "regression", "unsupervised"]
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
+"""The tasks that predict a target; families that learn without one are in `unsupervised`."""
 
 
 @dataclass(frozen=True)
@@ -153,13 +154,19 @@ class Model(Protocol):
     tasks: ClassVar[tuple[Task, ...]]
     space: ClassVar[Space]
     """Where a search looks for its parameters."""
-    streams: ClassVar[bool]
-    """Whether it learns chunk by chunk, without the whole matrix in memory."""
     spreads: ClassVar[bool]
     """Whether processes with some of the rows each can train it together: such a family has
     ``ring`` and ``joined`` (see `models.ring`)."""
 
     def __init__(self, params: Mapping[str, Any]) -> None: ...
+
+    @property
+    def streams(self) -> bool:
+        """Whether it learns chunk by chunk, without the whole matrix in memory.
+
+        Mostly an attribute of the class; some families do so with some parameters alone.
+        """
+        ...
 
     def fit(
         self, train: Matrix, valid: Matrix | None, target: Target, how: Training
@@ -235,6 +242,14 @@ def model_of(kind: str, params: Mapping[str, Any]) -> Model:
         )
     model: Model = MODELS[kind](params)
     return model
+
+
+def check_task(kind: str, task: str) -> None:
+    """ConfigError where a family has nothing for this task, naming those that have."""
+    if task not in MODELS[kind].tasks:
+        able = [other for other, family in MODELS.items() if task in family.tasks]
+        raise ConfigError(f"model {kind!r} is not for {task} targets",
+                          hint=f"take one of {', '.join(able)}")
 
 
 def installed(kind: str) -> bool:

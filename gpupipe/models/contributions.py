@@ -34,7 +34,8 @@ class Contributions:
     values : float64 ``[n, features]``; ``[n, features, outputs]`` where there are several
         (one a class).
     base : float64 ``[n]`` or ``[n, outputs]``: the margin of knowing nothing.
-    scale : what the margin is in: "log-odds", "probability", "target", "log target".
+    scale : what the margin is in: "log-odds", "probability", "target", "log target"; with
+        "uncalibrated" before it where predictions are calibrated after it.
     additive : whether a feature's part depends on that feature alone, so that it may be
         measured from any reference (see `centred`).
     """
@@ -75,19 +76,24 @@ def affordable_rows(model: Any, rows: int, least: int) -> int:
     A fitted model may say in ``contribution_work()`` what a row takes, in leaves times levels.
     `Unexplained` where not even ``least`` rows are done in half a minute.
     """
-    asked = getattr(model, "contribution_work", None)
-    work = 0.0 if asked is None else float(asked())
+    work = work_of(model)
     if work * least > 20 * WORK:
         raise Unexplained(f"the trees have too many leaves to explain {least} rows in half a "
                           "minute")
     return rows if not work else min(rows, max(least, int(WORK / work)))
 
 
-def tree_work(booster: Any, rounds: int) -> float:
+def work_of(model: Any) -> float:
+    """What a row's contributions take, in leaves times levels; 0 where it is next to nothing."""
+    asked = getattr(model, "contribution_work", None)
+    return 0.0 if asked is None else float(asked())
+
+
+def tree_work(booster: Any, rounds: int | None) -> float:
     """What TreeSHAP does for a row of the first ``rounds`` rounds: leaves times levels, about."""
-    share = rounds / max(booster.num_boosted_rounds(), 1)
+    whole = max(booster.num_boosted_rounds(), 1)
     nodes = len(booster.save_raw("ubj")) / NODE_BYTES
-    return share * nodes / 2 * math.log2(max(nodes / max(booster.num_boosted_rounds(), 1), 2.0))
+    return (rounds or whole) / whole * nodes / 2 * math.log2(max(nodes / whole, 2.0))
 
 
 def tree_contributions(

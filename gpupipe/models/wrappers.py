@@ -6,7 +6,7 @@ nothing of them, and they hold each other: intervals of a blend, sets of a calib
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from gpupipe.engine.arrays import Array, namespace
 from gpupipe.errors import DataError
 from gpupipe.models.base import FittedModel, Payload, packed, restorable, restored
 from gpupipe.models.calibrators import Calibrator, restored_calibrator
+from gpupipe.models.contributions import Contributions, contributions_of, work_of
 
 
 @dataclass
@@ -36,6 +37,13 @@ class Wrapper:
     def importances(self) -> list[tuple[str, float]]:
         return self.inner.importances()
 
+    def contributions(self, chunk: Array, rounds: int | None = None) -> Contributions:
+        """Those of the model that it holds."""
+        return contributions_of(self.inner, chunk, rounds)
+
+    def contribution_work(self) -> float:
+        return work_of(self.inner)
+
 
 @restorable("picked")
 @dataclass
@@ -46,8 +54,14 @@ class Picked(Wrapper):
     kind: str = field(default="picked", init=False)
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
-        xp = namespace(chunk)
-        return self.inner.predict(xp.ascontiguousarray(chunk[:, xp.asarray(self.columns)]), rounds)
+        return self.inner.predict(taken(chunk, self.columns), rounds)
+
+    def contributions(self, chunk: Array, rounds: int | None = None) -> Contributions:
+        """Those of the model that it holds; the columns that it does not see add nothing."""
+        found = contributions_of(self.inner, taken(chunk, self.columns), rounds)
+        values = np.zeros((found.values.shape[0], chunk.shape[1], *found.values.shape[2:]))
+        values[:, self.columns] = found.values
+        return replace(found, values=values)
 
     def payload(self) -> Payload:
         return {"inner": packed(self.inner), "columns": self.columns.astype(np.int64)}
@@ -55,6 +69,14 @@ class Picked(Wrapper):
     @classmethod
     def restore(cls, payload: Payload) -> FittedModel:
         return cls(restored(payload["inner"]), payload["columns"])
+
+
+def taken(chunk: Array, columns: np.ndarray) -> Array:
+    """Some columns of a chunk, row by row in memory; the chunk itself where they are all."""
+    if len(columns) == chunk.shape[1] and (np.diff(columns) == 1).all():
+        return chunk
+    xp = namespace(chunk)
+    return xp.ascontiguousarray(chunk[:, xp.asarray(columns)])
 
 
 @restorable("calibrated")
@@ -67,6 +89,11 @@ class Calibrated(Wrapper):
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
         return self.calibrator(self.inner.predict(chunk, rounds))
+
+    def contributions(self, chunk: Array, rounds: int | None = None) -> Contributions:
+        """Those of the model that it holds: what its margin was before it was calibrated."""
+        found = contributions_of(self.inner, chunk, rounds)
+        return replace(found, scale=f"uncalibrated {found.scale}")
 
     def payload(self) -> Payload:
         return {"inner": packed(self.inner), "calibrator": self.calibrator.payload()}

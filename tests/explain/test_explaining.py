@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from common.quick import FEW, TARGETS, settings, small_table, trained_on
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from gpupipe import workflow
 from gpupipe.config import parse_config
@@ -20,7 +20,7 @@ from gpupipe.explain import explain, scorers
 from gpupipe.explain.rows import pool, read_rows
 from gpupipe.explain.scorers import owners, scorer_of
 from gpupipe.explain.shapley import shap_of
-from gpupipe.models.xgboost import FittedXGBoost
+from gpupipe.models.trees import FittedTrees
 from gpupipe.record import contents_of
 from gpupipe.training import Trained
 
@@ -134,7 +134,7 @@ def test_rows_that_training_saw_are_not_judged_by(tmp_path):
 
 @pytest.mark.parametrize("task", list(TARGETS))
 def test_a_model_without_contributions_has_sampled_ones_of_its_columns(task, tmp_path, monkeypatch):
-    monkeypatch.delattr(FittedXGBoost, "contributions")
+    monkeypatch.delattr(FittedTrees, "contributions")
     trained, found = explained(small_table(300), with_rows(task), tmp_path)
     told = found["shap"]
     assert told["method"] == "sampled"
@@ -237,3 +237,48 @@ def test_weak_slices_can_be_left_out_and_are_of_more_rows_than_the_rest(tmp_path
     config["explain"]["slices"] = 0
     _, found = explained(table, config, tmp_path)
     assert "slices" not in found
+
+
+def test_a_search_without_a_holdout_keeps_what_needs_no_fold_model(tmp_path):
+    config = with_rows(split=FOLDS, tune={"trials": 2, "models": ["xgboost"]}, model={},
+                       ensemble={"kind": "none"})
+    config["model"] = {"kind": "xgboost", "params": FEW}
+    _, found = explained(small_table(300), config, tmp_path)
+    assert found["notes"] == ["a search keeps no fold's model, and there is no holdout: columns "
+                              "cannot be permuted honestly"]
+    assert found["shap"]["method"] == "exact"
+    assert found["slices"]["worst"]["rows"] == 300
+    assert all(not r["reasons"] for r in found["mistakes"]["rows"])
+
+
+def test_an_ensemble_is_explained_as_a_whole(tmp_path):
+    config = with_rows(tune={"trials": 3, "models": ["xgboost", "linear"]},
+                       split={"holdout": 0.3, "folds": 2}, ensemble={"kind": "blend"})
+    trained, found = explained(small_table(300), config, tmp_path)
+    assert trained.final.kind == "ensemble"
+    assert found["shap"]["method"] == "sampled"
+    scorer, rows = scorer_of(trained, contents_of(trained)), pool(trained)
+    judged = rows.read(rows.sample(found["shap"]["rows"]), scorer.bundles[-1].schema.names)
+    shap, _ = shap_of(scorer, judged, judged.table.column_names, "binary", 0, 1.0)
+    np.testing.assert_allclose(shap.columns.sum(axis=1) + shap.told["base"][0], judged.prediction,
+                               atol=1e-6)
+    assert found["permutation"]["base"] == pytest.approx(
+        roc_auc_score(rows.read(rows.sample(60), ["f"]).y, rows.prediction[rows.sample(60)]))
+
+
+def test_calibration_and_threshold_are_part_of_what_is_explained(tmp_path):
+    config = with_rows(split={"holdout": 0.3, "folds": 3}, calibrate="sigmoid",
+                       decide={"threshold": 0.2}, evaluate={"metrics": ["f1"]})
+    trained, found = explained(small_table(400), config, tmp_path)
+    assert found["shap"]["scale"] == "uncalibrated log-odds"
+    rows = pool(trained)
+    judged = rows.read(rows.sample(60), ["f"])
+    assert found["permutation"]["base"] == pytest.approx(
+        f1_score(judged.y, judged.prediction > 0.2))
+    wrong = (rows.prediction > 0.2) != (rows.y == 1)
+    assert len(found["mistakes"]["rows"]) == min(10, wrong.sum())
+    for row in found["mistakes"]["rows"]:
+        assert row["truth"] != row["prediction"]
+        positive = row["probability"] if row["prediction"] == trained.target.classes[1] else (
+            row["truth_probability"])
+        assert (positive > 0.2) == (row["prediction"] == trained.target.classes[1])

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from models.test_every_model import TARGETS, fit, predict, problem
 
+from gpupipe.models.calibrators import fit_calibrator
 from gpupipe.models.contributions import (
     Unexplained,
     affordable_rows,
     contributions_of,
     tree_work,
 )
+from gpupipe.models.wrappers import Calibrated, Picked
 
 
 def margin_of(model, rows) -> np.ndarray:
@@ -137,3 +139,27 @@ def test_rows_are_fewer_where_trees_are_many_and_deep():
 
     with pytest.raises(Unexplained, match="too many leaves"):
         affordable_rows(Endless(), 1000, 100)
+
+
+def test_what_holds_a_model_has_its_contributions():
+    train = problem("binary")
+    inner = fit("linear", "binary", train)
+    wide = np.column_stack([np.zeros((len(train.chunks[0]), 2)), train.chunks[0]])
+    held = Calibrated(Picked(inner, np.array([2, 3, 4, 5])), fit_calibrator(
+        "sigmoid", inner.predict(train.chunks[0]), train.target[: len(train.chunks[0])]))
+    found, own = contributions_of(held, wide), contributions_of(inner, train.chunks[0])
+    np.testing.assert_array_equal(found.values[:, 2:], own.values)
+    np.testing.assert_array_equal(found.values[:, :2], 0)
+    assert found.scale == "uncalibrated log-odds"
+    with pytest.raises(Unexplained, match="'constant'"):
+        contributions_of(Picked(fit("constant", "binary", train), np.arange(4)), wide)
+
+
+def test_a_forest_is_explained_in_the_units_of_its_leaves():
+    train = problem("binary")
+    model = fit("forest", "binary", train, n_estimators=5, max_depth=4)
+    found = contributions_of(model, train.chunks[0])
+    np.testing.assert_allclose(found.values.sum(axis=1) + found.base,
+                               model.predict(train.chunks[0]), atol=1e-5)
+    assert found.scale == "probability"
+    assert tree_work(model.booster, model.rounds) > 0
