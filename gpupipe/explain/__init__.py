@@ -45,7 +45,7 @@ def explain(trained: Trained, contents: Contents) -> Json:
     ----------
     contents : what goes into the bundle: the final model, and what its steps learned.
     """
-    if not trained.config.explain.rows:
+    if not trained.config.explain.rows or trained.target.task == "unsupervised":
         return {}
     return _Explainer(trained, contents).all()
 
@@ -61,7 +61,7 @@ class _Explainer:
         self.labels = metric.needs == "label" and self.task == "binary"
         self.scorer: Scorer = scorer_of(trained, contents)
         self.bundle = self.scorer.bundles[-1]
-        self.columns = list(self.bundle.schema.names)
+        self.columns = self.scorer.columns
         self.pool: Pool = pool(trained)
         wide = max(self.rules.rows, min(SLICED_ROWS, CELLS // max(len(self.columns), 1)))
         searched = self.pool.prediction is not None and self.rules.slices > 0
