@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gpupipe.bundle.contributions import owners
 from gpupipe.bundle.store import Contents
 from gpupipe.evaluate.explain_dependence import dependence, scatter
 from gpupipe.evaluate.explain_mistakes import described, most_wrong
@@ -19,7 +20,7 @@ from gpupipe.evaluate.explain_search import cut_of
 from gpupipe.evaluate.explain_slices import biased_slices, worst_slices
 from gpupipe.evaluate.metrics import Task, choose
 from gpupipe.explain.rows import Judged, Pool, pool
-from gpupipe.explain.scorers import Scorer, owners, scorer_of, slowness_of
+from gpupipe.explain.scorers import Scorer, scorer_of, slowness_of
 from gpupipe.explain.shapley import Shap, reasons_of, shap_of
 from gpupipe.training import Trained
 

@@ -27,6 +27,8 @@ class Scorer:
 
     bundles: dict[int, Bundle]
     rounds: dict[int, int | None]
+    place: Callable[[np.ndarray], Any] = np.asarray
+    """Takes features to where contributions are worked out."""
 
     def knows(self, fold: np.ndarray) -> bool:
         """Whether the models of all these folds are there: a search keeps no fold's model."""
@@ -48,7 +50,7 @@ class Scorer:
     def explained(self, k: int, table: pa.Table) -> Contributions:
         """Contributions by the model of one fold."""
         bundle = self.bundles[k]
-        return contributions_of(bundle.contents.model, bundle.features(table),
+        return contributions_of(bundle.contents.model, self.place(bundle.features(table)),
                                 self.rounds[k]).centred()
 
     def _scores(self, k: int, table: pa.Table) -> np.ndarray:
@@ -82,7 +84,8 @@ def scorer_of(trained: Trained, contents: Contents) -> Scorer:
     for k, model in enumerate(outcome.models):
         bundles[k] = Bundle(replace(contents, fitted=outcome.views[k + 1], model=model), Path())
         rounds[k] = outcome.rounds if _has_rounds(model) else None
-    return Scorer(bundles, rounds)
+    engine = trained.rowed.engine
+    return Scorer(bundles, rounds, np.asarray if engine.remote else engine.fx.to_device)
 
 
 def _has_rounds(model: FittedModel) -> bool:
@@ -104,18 +107,6 @@ def _numbers(value: Any) -> int:
     if isinstance(value, dict):
         return sum(_numbers(v) for v in value.values())
     return sum(_numbers(v) for v in value) if isinstance(value, (list, tuple)) else 0
-
-
-def owners(bundle: Bundle) -> list[str]:
-    """The source column of each feature, in the features' order."""
-    found: list[str] = []
-    for node in bundle.contents.graph.outputs:
-        wide = 1
-        if node.feature.dtype == "block":
-            assert node.made_by is not None
-            wide = len(bundle.contents.fitted.params[node.made_by.key]["names"])
-        found += [node.raw] * wide
-    return found
 
 
 def codes_of(bundle: Bundle) -> Sequence[bool]:
