@@ -3,7 +3,7 @@
     python benchmarks/coverage.py --data ../shared/data --out benchmarks/results/coverage.json
     python benchmarks/coverage.py --data ../shared/data --only diamonds --seeds 5
 
-Each table is split by each seed into a fifth of holdout and four folds; intervals (sets for
+Each table is split by each seed into a fifth of holdout and five folds; intervals (sets for
 classes) at a coverage of 0.9 are made of the rest, and measured on the holdout. Over the seeds,
 the mean coverage is held against 0.9 with its standard error, that of a mean of so many splits
 (each seed draws other rows for everything). Calibration is judged twice: on folds that it did
@@ -41,10 +41,10 @@ SETS = {
     "telco-churn": ("telco-churn/telco.csv", "Churn", ["customerID"]),
     "credit-default": ("credit-default/credit.csv", "Y", ["ID"]),
 }
-ROUNDS = 100
+ROUNDS = 80
 METHODS = ("cross", "split", "cqr")
 FAMILIES: dict[str, dict[str, Any]] = {
-    "xgboost": {"n_estimators": ROUNDS, "learning_rate": 0.1},
+    "xgboost": {"n_estimators": ROUNDS, "learning_rate": 0.15},
     "overfitted xgboost": {"n_estimators": 400, "learning_rate": 0.3, "max_depth": 8},
     "linear": {},
 }
@@ -58,7 +58,7 @@ def trained(
     source, target, drop = table
     config = parse_config({
         "data": {"source": str(data / source), "target": target, "drop": drop},
-        "split": {"holdout": 0.2, "folds": 4}, "seed": seed,
+        "split": {"holdout": 0.2, "folds": 5}, "seed": seed,
         "evaluate": {"baselines": [], "resamples": 500}, **sections,
     })
     engine = LocalEngine(cores(), config.engine.batch_rows)

@@ -68,7 +68,7 @@ class Pipeline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     features : list of steps as in a pipeline file, each ``{name: {parameters}}`` or a name, such
         as ``[{"impute": {"columns": "numeric"}}, "drop_constant"]``. None: steps by type and
         cardinality, good for the model at hand.
-    model : "xgboost", "linear" or "constant".
+    model : "xgboost", "linear" or another family of docs/models.md.
     model_params : the model's parameters under its library's own names. They can also be
         reached one by one, as ``model__max_depth``, in `set_params` and in a search's grid.
     random_state : int, RandomState or None. The default is 0: two fits give the same model.
@@ -293,6 +293,7 @@ class Pipeline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                      "weight": names[0] if weighted else None},
             "split": {"holdout": 0.0, "folds": 0},
             "features": features, "model": {"kind": self.model, "params": params},
+            "leaks": {"check": "off"},  # whoever splits for an estimator is not known to it
             "engine": {"batch_rows": self.batch_rows}, "seed": int(seed),
         })
 

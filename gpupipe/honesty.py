@@ -257,7 +257,7 @@ def _config(trained: Trained, split: SplitConfig, extra: Sequence[str]) -> Pipel
         "data": config.data.model_copy(update={"drop": drop}), "split": split,
         "model": ModelConfig(kind=kind, params=params), "tune": TuneConfig(),
         "ensemble": EnsembleConfig(kind="none"), "calibrate": CalibrateConfig(),
-        "decide": DecideConfig(), "intervals": IntervalsConfig(), "leaks": LeaksConfig(check=False),
+        "decide": DecideConfig(), "intervals": IntervalsConfig(), "leaks": LeaksConfig(check="off"),
     })
 
 

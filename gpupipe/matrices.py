@@ -18,7 +18,15 @@ from gpupipe.engine.arrays import to_host
 from gpupipe.engine.hashing import mix64
 from gpupipe.engine.machine import release_memory
 from gpupipe.models import FittedModel, Matrix
-from gpupipe.steps.graph import Batch, Fitted, Graph, feature_names, feature_origins, matrix
+from gpupipe.steps.graph import (
+    Batch,
+    Fitted,
+    Graph,
+    feature_names,
+    feature_origins,
+    feature_parts,
+    matrix,
+)
 from gpupipe.steps.scan import Rowed
 
 
@@ -123,11 +131,12 @@ class _Wanted:
 
     def matrix(self, chunks: Sequence[Any] | None) -> Matrix:
         """The matrix of these chunks; of this stream where there are none."""
-        target, weight = _rows_of(self.source, self.buckets, self.share)
+        target, weight, bucket = _rows_of(self.source, self.buckets, self.share)
         names = feature_names(self.ask.graph, self.ask.fitted)
         return Matrix(self if chunks is None else tuple(chunks), target, weight,
                       tuple(n for n, _ in names), tuple(k for _, k in names),
-                      feature_origins(self.ask.graph, self.ask.fitted))
+                      feature_origins(self.ask.graph, self.ask.fitted),
+                      feature_parts(self.ask.graph, self.ask.fitted), bucket)
 
 
 @dataclass(frozen=True)
@@ -181,16 +190,19 @@ def _sampled(source: Source, index: int, share: float) -> np.ndarray:
 
 def _rows_of(
     source: Source, buckets: Sequence[int], share: float
-) -> tuple[np.ndarray, np.ndarray | None]:
-    targets, weights = [], []
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Target, weight and bucket of the rows in some buckets, or of a sample of them."""
+    targets, weights, own = [], [], []
     for i in source.indices:
         r = source.rowed.rows[i]
         mask = np.isin(r.bucket, list(buckets)) & _sampled(source, i, share)
         assert r.target is not None
         targets.append(r.target[mask])
+        own.append(r.bucket[mask])
         if r.weight is not None:
             weights.append(r.weight[mask])
-    return np.concatenate(targets), np.concatenate(weights) if weights else None
+    return (np.concatenate(targets), np.concatenate(weights) if weights else None,
+            np.concatenate(own))
 
 
 def predict_chunks(model: FittedModel, rows: Matrix, rounds: int | None = None) -> np.ndarray:

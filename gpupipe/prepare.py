@@ -19,6 +19,7 @@ from gpupipe.engine.memory import Layout, shared_out
 from gpupipe.errors import ConfigError
 from gpupipe.features import bind_features, default_notes, default_steps, steps_of, varied
 from gpupipe.models import Model, model_of
+from gpupipe.models.base import check_task
 from gpupipe.models.quantiles import quantiles_for
 from gpupipe.rows import (
     check_columns,
@@ -29,6 +30,7 @@ from gpupipe.rows import (
     split_columns,
     split_rows,
 )
+from gpupipe.select import SELECT, selecting, selector_of
 from gpupipe.steps import Feature, Step, Target
 from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import Profile, take_profile
@@ -75,6 +77,18 @@ class Binder:
         return bind_features(self.config, self.features, varied(steps, choices), self.target,
                              self.profile.constant())
 
+    def candidate(self, model: Model, choices: Mapping[str, Any] | None = None) -> Candidate:
+        """The model with its features, and with the selection that the file asks for.
+
+        ``choices`` are those of `graph`, and parameters of the selection by
+        ``select.method.parameter``.
+        """
+        given = choices or {}
+        of_selection = {k.removeprefix(SELECT): v for k, v in given.items()
+                        if k.startswith(SELECT)}
+        graph = self.graph(model, {k: v for k, v in given.items() if not k.startswith(SELECT)})
+        return Candidate("model", selecting(self.config, model, graph, of_selection), graph)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -117,6 +131,7 @@ def prepare(
     """Check the pipeline against its data, profile it, split it and bind its features."""
     timings = timings or Timings()
     model = _model(config, config.model.kind, config.model.params)
+    selector_of(config)  # what is wrong there is told before any work
     own_steps = steps_of(config)
     check_columns(config, dataset)
     group, moment = split_columns(config)
@@ -129,6 +144,7 @@ def prepare(
             progress=progress, checkpoints=checkpoints,
         )
     target, notes = find_target(config, profile)
+    _check_task(config, target)
     if engine.fx.read_parquet is not None:
         slow = read_by_host(dataset, dataset.schema.names)
         notes += [f"column {name!r} is read by the host, not by the GPU: {why}"
@@ -140,7 +156,7 @@ def prepare(
         split = split_for(config, split)
     engine.pin(rows)
     binder = Binder(config, own_steps, raw_features(config, dataset), profile, target)
-    candidates = [Candidate("model", model, binder.graph(model))]
+    candidates = [binder.candidate(model)]
     if own_steps is None:
         notes += default_notes(binder.features, profile)
     for kind in config.evaluate.baselines if baselines else ():
@@ -167,6 +183,13 @@ def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints
         split=digest([config.split.model_dump(mode="json", exclude={"honesty"}), config.seed]),
         rows=digest([data.target, data.positive, data.task, data.weight, data.key, data.drop]),
     )
+
+
+def _check_task(config: PipelineConfig, target: Target) -> None:
+    try:
+        check_task(config.model.kind, target.task)
+    except ConfigError as error:
+        raise config.fault(("model",), error.message, error.hint) from None
 
 
 def _model(config: PipelineConfig, kind: str, params: dict[str, Any]) -> Model:

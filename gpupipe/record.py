@@ -15,7 +15,9 @@ from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.data.dataset import Dataset
 from gpupipe.describe import column_of
 from gpupipe.judging import headline, pictures
-from gpupipe.models.wrappers import innermost
+from gpupipe.models.base import innermost, layers
+from gpupipe.models.selected import FittedSelected
+from gpupipe.select import pruned, summary
 from gpupipe.stats.quantiles import Extremes, Histogram
 from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import MOMENTS
@@ -62,16 +64,19 @@ def contents_of(trained: Trained) -> Contents:
         "data": {"fingerprint": trained.dataset.fingerprint, "rows": trained.dataset.rows},
         **trained.finished.kept(),
     }
+    graph, model = pruned(outcome.candidate.graph, outcome.fitted, trained.final)
     schema = trained.dataset.schema.select(
-        [f.name for f in trained.dataset.schema if f.name in set(outcome.candidate.graph.raw)]
+        [f.name for f in trained.dataset.schema if f.name in set(graph.raw)]
     )
-    return Contents(info, schema, outcome.candidate.graph, outcome.fitted, trained.final)
+    return Contents(info, schema, graph, outcome.fitted, model)
 
 
 def states_of(trained: Trained) -> dict[str, Any]:
     """The profile's states of the columns in use: ``{column: {statistic: {array: values}}}``."""
     found: dict[str, Any] = {}
-    for column in [*trained.model.candidate.graph.raw, trained.config.data.target]:
+    outcome = trained.model
+    graph, _ = pruned(outcome.candidate.graph, outcome.fitted, trained.final)
+    for column in [*graph.raw, trained.config.data.target]:
         mine: dict[str, Any] = {}
         moments = trained.profile.of(column, MOMENTS)
         mine["moments"] = {"count": moments.count, "missing": moments.missing,
@@ -96,7 +101,7 @@ def manifest_of(
     trained: Trained, run_id: str, created: str, choice: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything that says how the run came about."""
-    dataset = trained.dataset
+    dataset, final = trained.dataset, trained.final
     return {
         "run": run_id, "name": trained.config.name, "created": created,
         "config": dump_config(trained.config), "engine": choice,
@@ -109,9 +114,13 @@ def manifest_of(
         "seed": trained.config.seed, "git_commit": git_commit(trained.config.base),
         "versions": versions(), "platform": platform.platform(),
         "notes": [*dataset.notes, *trained.notes],
-        "model": {"kind": innermost(trained.final).kind, "params": trained.params,
-                  "rounds": trained.final.rounds},
+        "model": {"kind": innermost(final).kind, "params": trained.params,
+                  "rounds": final.rounds},
+        "selection": summary(trained.model.selections, next(
+            (m.selection for m in layers(final) if isinstance(m, FittedSelected)), None)),
         "search": None if trained.chosen is None else trained.chosen.to_json(),
+        "leaks": {"check": trained.config.leaks.check,
+                  "findings": [f.to_json() for f in trained.findings]},
     }
 
 
@@ -141,12 +150,14 @@ def report_of(
         "metrics": metrics, "slices": sliced, "explanations": explained,
         "importances": [{"feature": n, "gain": v, "share": v}
                         for n, v in trained.final.importances()],
-        "model": manifest["model"],
+        "model": manifest["model"], "selection": manifest["selection"],
         "features": [{"step": s.name, "columns_in": list(i), "columns_out": list(o)}
                      for s, i, o in outcome.candidate.graph.stages if i or o],
         "scans": scans_of(outcome.candidate.graph, dataset.rows),
         "versions": manifest["versions"], "seed": config.seed, **trained.finished.to_json(),
     }
+    if trained.config.leaks.check != "off":
+        data["leaks"] = manifest["leaks"]["findings"]
     if headline(metrics):
         data["curves"] = pictures(trained)
     if dataset.quarantine.count:

@@ -23,6 +23,7 @@ from gpupipe.config import EngineConfig
 from gpupipe.data.dataset import Dataset, on_disk
 from gpupipe.data.ingest import ingest
 from gpupipe.data.tables import NotPlain
+from gpupipe.decide.intervals import on_new_data
 from gpupipe.engine.choose import Choice, choose
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.evaluate.scores import evaluate as score
@@ -204,7 +205,7 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
     bundle = load(target)
     name, notes = bundle.info["target"], []
     weight_name = bundle.info["weight"]
-    scores, targets, weights = [], [], []
+    scores, bounds, targets, weights = [], [], [], []
     with _opened(bundle, source, name, bundle.info["target_dtype"]) as dataset:
         extra = [name] + ([weight_name] if weight_name else [])
         if weight_name and weight_name not in dataset.schema:
@@ -213,7 +214,9 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
         columns = list(dict.fromkeys([*bundle.schema.names, *extra]))
         with stage(progress, "evaluate", dataset.rows) as advance:
             for table in dataset.stream(columns, BATCH_ROWS):
-                scores.append(bundle.scores(table))
+                predicted, around = bundle.scored(table)
+                scores.append(predicted)
+                bounds += [] if around is None else [around]
                 targets.append(_plain(table.column(name)))
                 if weight_name:
                     weights.append(_plain(table.column(weight_name)).cast(pa.float64()))
@@ -236,8 +239,16 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
         metrics=bundle.info["metrics"], classes=bundle.classes,
         labels=(p > bundle.threshold).astype(np.float64) if bundle.task == "binary" else None,
     )
-    return {"metrics": {n: s.to_json() for n, s in found.items()}, "rows": int(known.sum()),
-            "quarantined": quarantined, "notes": [*notes, *remarks], "bundle": str(bundle.path)}
+    answer: dict[str, Any] = {
+        "metrics": {n: s.to_json() for n, s in found.items()}, "rows": int(known.sum()),
+        "quarantined": quarantined, "notes": [*notes, *remarks], "bundle": str(bundle.path),
+    }
+    if bounds:
+        held = on_new_data(bundle.info["intervals"], y[known], p, np.concatenate(bounds)[known],
+                           weight)
+        answer["intervals"] = held
+        answer["notes"].append(held["text"])
+    return answer
 
 
 def _encoded(bundle: Bundle, labels: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:

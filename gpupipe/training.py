@@ -27,10 +27,15 @@ from gpupipe.engine.memory import MIB, Layout
 from gpupipe.errors import EnvironmentFault
 from gpupipe.fingerprint import fingerprint
 from gpupipe.folds import Trainer, predicted, rounds_of
+from gpupipe.inspect.findings import Finding
+from gpupipe.leakage import checked
 from gpupipe.matrices import Source
 from gpupipe.models import FittedModel, Training
+from gpupipe.models.base import innermost
+from gpupipe.models.selected import Selection, selections_of
 from gpupipe.models.wrappers import Picked
 from gpupipe.prepare import Candidate, prepare
+from gpupipe.select import pruned
 from gpupipe.steps import Target
 from gpupipe.steps.graph import Fitted, feature_names
 from gpupipe.steps.passes import stage
@@ -55,8 +60,9 @@ class Outcome:
     views : what its steps learned: for the final model, then by fold.
     holdout, oof : predictions in row order for the rows of `Trained.holdout_rows` and
         `Trained.oof_rows`; None where there is no such part.
-    models : those of the folds, which gave ``oof`` by their first ``rounds`` rounds; none where a
-        search trained them.
+    selections : the features that each fold chose; empty where none were chosen.
+    models : those of the folds, which gave ``oof`` by their first ``rounds`` rounds; none of a
+        model that a search found.
     """
 
     candidate: Candidate
@@ -66,6 +72,7 @@ class Outcome:
     oof: np.ndarray | None
     curves: list[dict[str, Any]]
     rounds: int | None
+    selections: Sequence[Selection] = ()
     models: Sequence[FittedModel] = ()
 
     @property
@@ -95,6 +102,8 @@ class Trained:
     """What a search found; None where there was none."""
     finished: Finished = field(default_factory=Finished)
     """What was made of the predictions: calibration, threshold, intervals."""
+    findings: Sequence[Finding] = ()
+    """What the leak linter found."""
 
     @property
     def model(self) -> Outcome:
@@ -124,7 +133,7 @@ class Trained:
             made = self.chosen.ensemble
             return {t.name: round(float(w), 6)
                     for t, w in zip(made.members, made.rule.weights, strict=True)}
-        return dict(getattr(self.model.candidate.model, "params", {}))
+        return dict(getattr(innermost(self.model.candidate.model), "params", {}))
 
     @property
     def oof_buckets(self) -> tuple[int, ...]:
@@ -156,6 +165,8 @@ def train(
     searching = config.tune.wanted or config.ensemble.kind in ("blend", "stack")
     ready = prepare(config, dataset, engine, progress=progress, baselines=baselines,
                     timings=timings, checkpoints=checkpoints)
+    with timings.stage("look for leaks"):
+        findings = checked(ready)
     with timings.stage("learn the steps", dataset.rows):
         # Of a search the steps of all its families learn with the others: in the same scans.
         fitted, knowledge = learn(
@@ -169,7 +180,8 @@ def train(
     if not layout.keep:
         ready.reader.keep_only(())
     trained = Trained(config, dataset, ready.profile, ready.split, ready.target, ready.rowed,
-                      knowledge, {}, ready.notes, timings, learned, layout, ready.checkpoints)
+                      knowledge, {}, ready.notes, timings, learned, layout, ready.checkpoints,
+                      findings=findings)
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
         bench = _bench(trained, Path(folder))
         if searching:
@@ -264,6 +276,7 @@ class _Folded:
     curves: list[dict[str, Any]]
     rounds: int | None
     oof: np.ndarray | None
+    selections: Sequence[Selection] = ()
     models: Sequence[FittedModel] = ()
 
 
@@ -276,7 +289,8 @@ def _train_all(
     ready = [] if chosen is None else [
         _Folded(replace(chosen.found.candidates[t.number], name=f"member {i}" if i else "model"),
                 chosen.found.views[t.number], t.curves, t.rounds,
-                None if t.oof is None else t.oof.astype(float))
+                None if t.oof is None else t.oof.astype(float),
+                [Selection.from_json(s) for s in t.selections])
         for i, t in enumerate(chosen.members)]
     todo = slice(0 if chosen is None else 1, None)
     candidates, fitted = candidates[todo], fitted[todo]
@@ -293,7 +307,7 @@ def _train_all(
             ready.append(_Folded(
                 candidate, views, [c for c in curves if c], rounds,
                 None if number is None else trainer.out_of_fold(number, folds, rounds),
-                [m for m, _ in folds]))
+                selections_of(folds), [m for m, _ in folds]))
         last = bench([r.candidate for r in ready], [r.views for r in ready], trained.checkpoints,
                      advance)
         whole = last.final([r.rounds for r in ready]) if final else [(None, None)] * len(ready)
@@ -303,7 +317,7 @@ def _train_all(
             outcomes.append(Outcome(
                 mine.candidate, mine.views, model,
                 predicted(model, unseen) if model and unseen and split.holdout else None,
-                mine.oof, mine.curves, mine.rounds, mine.models))
+                mine.oof, mine.curves, mine.rounds, mine.selections, mine.models))
     if chosen is not None and chosen.ensemble is not None:
         n = len(chosen.members)
         outcomes[:n] = [_together(chosen.ensemble, outcomes[:n])]
@@ -332,11 +346,13 @@ def _side_by_side(trained: Trained) -> None:
 
 def _together(ensemble: Ensemble, members: Sequence[Outcome]) -> Outcome:
     """The outcome of an ensemble, from those of its members."""
-    graphs = [m.candidate.graph for m in members]
+    graphs, finals = [m.candidate.graph for m in members], []
+    if all(m.final is not None for m in members):
+        there = [pruned(m.candidate.graph, m.fitted, m.final) for m in members if m.final]
+        graphs, finals = [g for g, _ in there], [f for _, f in there]
     unions = [united(graphs, [m.views[v] for m in members]) for v in range(len(members[0].views))]
     graph = unions[0][0]
     model, holdout = None, None
-    finals = [m.final for m in members if m.final is not None]
     if finals:
         model = fitted_ensemble(ensemble.rule, finals, graphs, graph, unions[0][1])
     seen = [m.holdout for m in members if m.holdout is not None]

@@ -37,6 +37,7 @@ from gpupipe.evaluate.report import render_report
 from gpupipe.explain import explain
 from gpupipe.honesty import side_by_side
 from gpupipe.judging import headline, judge, slices
+from gpupipe.leakage import lint
 from gpupipe.looks import look
 from gpupipe.models import load_ahead
 from gpupipe.plan import Plan, make_plan, plan_of
@@ -153,6 +154,7 @@ def _finished(
         **{part: metrics.get(part) for part in TRUST},
         "timings": manifest["timings"], "plan": planned.to_json(),
         "peak_memory_bytes": manifest["peak_memory_bytes"], "notes": manifest["notes"],
+        "selection": manifest["selection"],
     })
 
 
@@ -203,8 +205,11 @@ def plan(config: PipelineConfig, *, progress: Any = None, cache: Path | None = N
     return plan_of(ready, choice)
 
 
-def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str]]:
-    """What does not fit, or is worth a look, before anything is trained."""
+def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, Any]]:
+    """What does not fit, or is worth a look, before anything is trained.
+
+    What the leak linter found has ``blocks``: whether a run would stop at it.
+    """
     from gpupipe.inspect import inspect
 
     cache = Path("runs") / ".cache"
@@ -214,13 +219,17 @@ def check(config: PipelineConfig, *, progress: Any = None) -> list[dict[str, str
                     checkpoints=_checkpoints(cache, dataset))
     check_fits(ready.layout(len(ready.graphs[0].outputs), choice.processes))
     apart = {*dropped(config, dataset), *(config.data.key or ())}
-    found = [{"kind": "note", "message": n} for n in dataset.notes]
+    found: list[dict[str, Any]] = [{"kind": "note", "message": n} for n in dataset.notes]
     for remark in inspect(dataset, config.data.target, progress=progress).remarks:
-        if remark.kind in ("leak", "id", "constant", "duplicate"):
+        if remark.kind in ("id", "constant", "duplicate"):
             columns = set(getattr(remark, "columns", ()))
             if not (columns and columns <= apart):
                 found.append({"kind": remark.kind, "message": remark.text})
-    return found
+    stops = config.leaks.check == "block"
+    return found + [
+        {"kind": "leak", "message": f.text, **f.to_json(), "blocks": stops and f.blocks}
+        for f in lint(ready)
+    ]
 
 
 def show(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from gpupipe.config.source import parse
 from gpupipe.estimator import Pipeline
 from gpupipe.evaluate import METRICS, evaluate, metrics
 from gpupipe.features import NATIVE_LEVELS, ONE_HOT_LEVELS, TEXT_SHARE, default_steps, steps_of
-from gpupipe.models import MODELS
+from gpupipe.models import MODELS, OneOf, linear, model_of, naive_bayes, neighbours, svm
 from gpupipe.steps import STEPS, Feature, categorical, numeric, structure
 from gpupipe.steps.base import ROLES, select
 from gpupipe.steps.graph import bind
@@ -164,10 +164,46 @@ def test_the_defaults_on_the_page_are_those_of_the_code(profiled):
         assert steps <= told
     header = next(x for x in STEPS_PAGE.splitlines() if x.startswith("| columns | `xgboost`"))
     needs = {kind: MODELS[kind].needs for kind in re.findall(r"`(\w+)`", header)}
-    assert needs == {"xgboost": "anything", "constant": "anything", "linear": "numbers"}
-    assert set(needs) == set(MODELS)
+    assert needs == {kind: family.needs for kind, family in MODELS.items()}
+    for cell, what in zip(header.split("|")[2:4], ("anything", "numbers"), strict=True):
+        assert {needs[kind] for kind in re.findall(r"`(\w+)`", cell)} == {what}
     datetime = next(s for s in default_steps(features, profile, "numbers") if s.name == "datetime")
     assert f"`parts: [{', '.join(datetime.parts)}]`" in STEPS_PAGE
+
+
+# Models --------------------------------------------------------------------------------------
+
+
+MODELS_PAGE = (ROOT / "docs" / "models.md").read_text()
+DEFAULTS = {"linear": linear.DEFAULTS, "neighbours": neighbours.DEFAULTS, "svm": svm.DEFAULTS,
+            "naive_bayes": naive_bayes.DEFAULTS}
+
+
+@pytest.mark.parametrize("kind", DEFAULTS)
+def test_every_parameter_of_a_family_of_numbers_is_documented_with_its_default(kind):
+    rows = rows_of(section(MODELS_PAGE, f"`{kind}`"))
+    assert {r[0].strip("`"): r[1] for r in rows} == {
+        name: written(value) for name, value in DEFAULTS[kind].items()}
+    assert len(rows) == len(DEFAULTS[kind])
+
+
+@pytest.mark.parametrize("kind", DEFAULTS)
+def test_the_ranges_of_a_search_on_the_page_are_those_of_the_code(kind):
+    text = section(MODELS_PAGE, f"`{kind}`").partition("A search looks at ")[2]
+    told = re.findall(r"`(\w+)`\s\[([^\]]*)\]", text.partition("\n\n")[0])
+    expected = []
+    for name, where in MODELS[kind].space.items():
+        values = where.values if isinstance(where, OneOf) else (where.low, where.high)
+        expected.append((name, ", ".join(str(v) for v in values)))
+    assert sorted((n, " ".join(v.split())) for n, v in told) == sorted(expected)
+
+
+@pytest.mark.parametrize("kind", DEFAULTS)
+def test_the_example_of_a_family_is_one(kind):
+    for example in blocks(section(MODELS_PAGE, f"`{kind}`"), "yaml"):
+        model = config_of(example).model
+        assert model.kind == kind
+        model_of(kind, model.params)
 
 
 # YAML ----------------------------------------------------------------------------------------

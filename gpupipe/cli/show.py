@@ -95,6 +95,8 @@ def result(done: Any) -> None:
     found = done.to_json()
     metrics(found)
     trust(found, board=len((found["leaderboard"] or {}).get("entries", ())) > 3)
+    if done.summary.get("selection"):
+        say(_selected(done.summary["selection"]))
     notes(done.summary["notes"])
     say(f"report  {done.report}")
     say(f"bundle  {done.bundle}")
@@ -141,6 +143,8 @@ def run(shown: Mapping[str, Any]) -> None:
         if value is not None:
             say(f"{name:<8}{value}")
     notes(manifest["notes"])
+    if manifest.get("selection"):
+        selection(manifest["selection"])
     table(["stage", "seconds"], [[k, v] for k, v in manifest["timings"].items()])
 
 
@@ -170,6 +174,24 @@ def compared(found: Mapping[str, Any], page: Path | None) -> None:
     if page is not None:
         say(f"page    {page}")
 
+def selection(found: Mapping[str, Any]) -> None:
+    """How often each feature was chosen, and what each method did."""
+    say(_selected(found))
+    total = found["trainings"]
+    table(["feature", "folds", "", "final model"],
+          [[f["name"], f"{f['folds']} of {total}", "█" * round(20 * (f["share"] or 0)),
+            {True: "kept", False: "dropped", None: ""}[f["final"]]] for f in found["features"]])
+    table(["method", "in", "out", "seconds"],
+          [[m["method"], m["in"], m["out"], m["seconds"]] for m in found["methods"]])
+
+
+def _selected(found: Mapping[str, Any]) -> str:
+    """A selection in one line."""
+    stable = found["stability"]["value"]
+    over = "" if stable is None else f", stability {stable:.3g} over {found['trainings']} folds"
+    return (f"{found['out']} of {found['in']} features chosen{over}; "
+            f"choosing took {found['seconds']:.1f} s in all")
+
 
 def judged(found: Mapping[str, Any]) -> None:
     """Metrics on labelled data, and on how many rows."""
@@ -189,10 +211,24 @@ def _set_aside(done: Mapping[str, Any]) -> str:
     return f"; {count:,} could not be read and were left out" if count else ""
 
 
-def findings(pipeline: Path, found: Sequence[Any]) -> None:
+def findings(pipeline: Path, found: Sequence[Mapping[str, Any]]) -> None:
+    """What `check` found, and whether a run would stop."""
     for finding in found:
-        say(f"- {finding.get('message', finding) if isinstance(finding, Mapping) else finding}")
-    say(f"{pipeline}: {'worth a look' if found else 'nothing to mend'}; it can run")
+        if finding["kind"] != "leak":
+            say(f"- {finding['message']}")
+            continue
+        state = "acknowledged" if finding["acknowledged"] else finding["severity"]
+        say(f"- {finding['name']} ({state}): {finding['message']}",
+            "bold red" if finding["blocks"] else "")
+        if finding["fix"] and not finding["acknowledged"]:
+            say(f"  fix: {finding['fix']}")
+    stops = [f["name"] for f in found if f.get("blocks")]
+    if stops:
+        named = ", ".join(f'"{name}"' for name in stops)
+        say(f"{pipeline}: the target leaks, and a run would stop. Mend it as above, or let it "
+            f"pass: leaks: {{acknowledged: [{named}]}}", "bold red")
+    else:
+        say(f"{pipeline}: {'worth a look' if found else 'nothing to mend'}; it can run")
 
 
 def certificate(found: Certificate, page: Path) -> None:

@@ -79,7 +79,10 @@ def init(
 def check(
     pipeline: File = Path("pipeline.yaml"), json: Json = False, debug: Debug = False
 ) -> Answer:
-    """Read the pipeline file and its data, and say what does not fit. Trains nothing."""
+    """Read the pipeline file and its data, and say what does not fit. Trains nothing.
+
+    Ends with 4 where the target leaks and a run would stop.
+    """
     from gpupipe.cli import show
     from gpupipe.config import load_config
     from gpupipe.console import bars
@@ -88,7 +91,9 @@ def check(
     from gpupipe import workflow  # slow to import: a fault in the file is told first
 
     findings = workflow.check(config, progress=bars())
-    return Answer({"ok": True, "findings": findings}, lambda: show.findings(pipeline, findings))
+    ok = not any(f.get("blocks") for f in findings)
+    return Answer({"ok": ok, "findings": findings},
+                  lambda: show.findings(pipeline, findings), 0 if ok else 4)
 
 
 @app.command(**_example("gpupipe plan pipeline.yaml"))

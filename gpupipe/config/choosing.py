@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from gpupipe.config.check import Misfit
 from gpupipe.config.section import ColumnNames, Section, Texts
@@ -113,21 +113,42 @@ class IntervalsConfig(Section):
     """Of labels: lac, the smallest on average; aps, larger where rows are hard."""
 
 
+def _method(item: Any) -> Any:
+    if isinstance(item, str):
+        return {"method": item}
+    if not isinstance(item, dict) or not isinstance(item.get("method"), str):
+        raise Misfit("a method of selection is its name, or a mapping with its name and parameters",
+                     "write it like `boruta`, or `{method: boruta, rounds: 30}`")
+    return item
+
+
 class SelectConfig(Section):
     """Which features the model gets, chosen within each training part alone."""
 
-    methods: list[Literal[
-        "variance", "correlation", "mutual_information", "permutation", "boruta", "recursive",
-    ]] = []
-    """Applied in order; none by default."""
-    keep: Annotated[float, Field(gt=0)] | None = None
-    """Features to keep, as a number (1 or more) or a share; default: the method decides."""
+    methods: Annotated[
+        list[Annotated[dict[str, Any],
+                       BeforeValidator(_method, json_schema_input_type=dict[str, Any] | str)]],
+        BeforeValidator(lambda v: [v] if isinstance(v, (str, dict)) else v,
+                        json_schema_input_type=str | dict[str, Any] | list[Any]),
+    ] = []
+    """Applied in order, each to what the ones before it left; none by default."""
+    keep: ColumnNames = []
+    """Features or columns that are never dropped, by name or glob."""
+    unit: Literal["feature", "column"] = "feature"
+    """What is kept or dropped as one: a feature (all levels of a one-hot), or all that comes of
+    a source column."""
+    rows: Annotated[int, Field(ge=100)] = 50_000
+    """Training rows, at most, that are looked at."""
 
 
 class LeaksConfig(Section):
     """What to do about columns and splits that give the target away."""
 
-    check: bool = True
-    """Whether a suspected leak stops a run."""
-    acknowledged: ColumnNames = []
-    """Findings to let pass, by name: a column's, or the finding's own."""
+    check: Literal["block", "warn", "off"] = "block"
+    """block: a finding that is nearly certain stops `run` and `check` (exit code 4); warn: it is
+    listed; off: nothing is looked at."""
+    acknowledged: Texts = []
+    """Findings to let pass, by name, such as `target-sum:total+tip`; a column's name lets pass
+    what is found about it alone."""
+    rows: Annotated[int, Field(ge=1_000)] = 50_000
+    """Rows to look at, spread over the table."""

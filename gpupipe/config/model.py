@@ -151,7 +151,7 @@ class ModelConfig(Section):
     """What learns."""
 
     kind: str = "xgboost"
-    """A registered model: xgboost, linear, constant."""
+    """A registered family: docs/models.md has them all."""
     params: dict[str, Any] = {}
     """Its parameters, under its library's own names."""
 

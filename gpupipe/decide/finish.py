@@ -75,7 +75,8 @@ class Finished:
                                  "rule": self.decision.found["rule"]}
         if self.intervals is not None:
             named["intervals"] = {k: v for k, v in self.intervals.to_json().items() if k in (
-                "coverage", "method", "sets", "margin", "measured", "standard_error")}
+                "coverage", "method", "sets", "margin", "measured", "standard_error",
+                "calibration_rows")}
         return named
 
     def to_json(self) -> dict[str, Any]:

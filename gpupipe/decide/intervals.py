@@ -203,6 +203,18 @@ def measured(
     return found
 
 
+def on_new_data(
+    known: dict[str, Any], y: np.ndarray, prediction: np.ndarray, bounds: np.ndarray,
+    weight: np.ndarray | None,
+) -> dict[str, Any]:
+    """The coverage of a bundle's bounds on labelled rows; ``known`` is what it says of them."""
+    conformal = Conformal(known["coverage"], known["method"], known["sets"])
+    rows = Evidence(y, weight, np.zeros(len(y), np.int64), prediction)
+    found = measured(conformal, rows, bounds, known["calibration_rows"])
+    found["measured_on"] = "these rows"
+    return {"coverage": conformal.coverage, "text": _sentence(conformal, found), **found}
+
+
 def by_decile(
     rows: Evidence, inside: np.ndarray, size: np.ndarray, weight: np.ndarray
 ) -> list[dict[str, Any]]:

@@ -205,8 +205,10 @@ class Report(TypedDict, total=False):
     slices: list[Slices]
     explanations: dict[str, Any]
     model: Model
+    leaks: list[dict[str, Any]]  # the linter's findings, `Finding.to_json()`
     features: list[Features]
     scans: list[Scan]
+    selection: dict[str, Any]  # from `select.summary`
     learning_curve: Learning
     versions: dict[str, str]
     seed: int
@@ -238,8 +240,8 @@ def view(data: Report) -> dict[str, Any]:
         "baselines": list(basis.get("baselines") or {}),
         "cv": (metrics.get("cross_validation") or {}).get("model") or {},
         "folds": _folds(data["task"], metrics.get("folds") or []),
-        "explained": explained(data.get("explanations")),
         "trust": trust(metrics),
+        "explained": explained(data.get("explanations")),
         "figures": figures(data.get("curves") or {}, data.get("learning_curve")),
         "confusion": _confusion((data.get("curves") or {}).get("confusion")),
         "accounts": accounts(data),

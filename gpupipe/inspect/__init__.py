@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +22,11 @@ from gpupipe.data.dataset import Dataset
 from gpupipe.data.ingest import ingest
 from gpupipe.errors import ConfigError
 from gpupipe.inspect.columns import Column, looks_like_id, scan
+from gpupipe.inspect.findings import Finding
+from gpupipe.inspect.leaks import find_leaks, proposed_sample
 from gpupipe.inspect.relations import (
     Side,
-    linear_sum,
     out_of_order,
-    power,
     repeated_rows,
     same_information,
     sentinel,
@@ -37,10 +37,6 @@ Kind = Literal[
     "note", "id", "constant", "duplicate", "leak", "strong", "code", "sentinel", "text", "split",
 ]
 
-LEAK = 0.98
-"""A single column that predicts this well (AUC, R squared) is suspected to be a leak."""
-
-
 @dataclass(frozen=True)
 class Remark:
     """Something about columns that the user should know."""
@@ -48,6 +44,8 @@ class Remark:
     kind: Kind
     columns: tuple[str, ...]
     text: str
+    finding: Finding | None = None
+    """What the leak linter found, where it did."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,9 @@ class Inspection:
             "drop": [c.name for c in self.drops()],
             "group": self.group, "time": self.time,
             "remarks": [
-                {"kind": r.kind, "columns": list(r.columns), "text": r.text} for r in self.remarks
+                {"kind": r.kind, "columns": list(r.columns), "text": r.text,
+                 **({"finding": r.finding.to_json()} if r.finding else {})}
+                for r in self.remarks
             ],
         }
 
@@ -140,17 +140,18 @@ def inspect(
         remarks = [
             *(Remark("note", (), note) for note in dataset.notes),
             *_own(columns, proposed),
-            *_nulls(sample, columns, proposed),
+            *_nulls(sample, proposed),
             *_repeats([*sides.values(), judged]),
         ]
+        findings = find_leaks(proposed_sample(dataset, columns, sample, proposed))
+        remarks += _suspected(findings)
         kept = {
             c.name: sides[c.name] for c in columns
             if c.name in sides and c.role not in ("id", "constant")
         }
-        remarks += _powers(kept, judged, proposed, stage.advance)
-        remarks += _sums(kept, judged, proposed, remarks)
         remarks += _alike(kept)
         remarks += _values(kept, columns, judged, proposed)
+        stage.advance(len(columns))
     group, time = _group(columns, proposed.name), _time(columns, proposed.name)
     remarks += _splits(group, time)
     return Inspection(
@@ -186,26 +187,13 @@ def _dressed(column: Column) -> bool:
     )
 
 
-def _nulls(
-    sample: pa.Table, columns: tuple[Column, ...], target: Proposed
-) -> Iterator[Remark]:
-    """The target's own gaps, and columns that are missing exactly where it is."""
-    gaps = sample.column(target.name).is_null()
-    count = gaps.to_pylist().count(True)
-    if not count:
-        return
-    share = count / sample.num_rows
-    yield Remark("note", (target.name,), f"the target {target.name!r} is missing in {share:.1%}")
-    if count < 10:
-        return
-    for c in columns:
-        if c.nulls and c.name != target.name and c.role != "constant":
-            here = sample.column(c.name).is_null()
-            if here.equals(gaps):
-                yield Remark("leak", (c.name,), (
-                    f"{c.name!r} is missing exactly where {target.name!r} is: both are known "
-                    "only afterwards?"
-                ))
+def _nulls(sample: pa.Table, target: Proposed) -> Iterator[Remark]:
+    """The target's own gaps."""
+    count = sample.column(target.name).null_count
+    if count:
+        yield Remark("note", (target.name,), (
+            f"the target {target.name!r} is missing in {count / sample.num_rows:.1%}"
+        ))
 
 
 def _repeats(sides: list[Side]) -> Iterator[Remark]:
@@ -216,43 +204,10 @@ def _repeats(sides: list[Side]) -> Iterator[Remark]:
         ))
 
 
-def _powers(
-    sides: dict[str, Side], judged: Side, target: Proposed, advance: Any
-) -> list[Remark]:
-    regression = target.task == "regression"
-    measure = "R2" if regression else "AUC"
-    found = []
-    for name, side in sides.items():
-        found.append((power(side, judged, regression), name))
-        advance(1)
-    found.sort(reverse=True)
-    remarks = [
-        Remark("leak", (name,), (
-            f"{name!r} alone predicts {target.name!r} almost perfectly ({measure} {value:.3f})"
-        )) for value, name in found if value > LEAK
-    ]
-    strong = 0.6 if regression else 0.8
-    return remarks + [
-        Remark("strong", (name,), (
-            f"{name!r} alone predicts {target.name!r} well ({measure} {value:.2f}): is it known "
-            "at the time of predicting?"
-        )) for value, name in found[:5] if strong < value <= LEAK
-    ]
-
-
-def _sums(
-    sides: dict[str, Side], judged: Side, target: Proposed, before: list[Remark]
-) -> Iterator[Remark]:
-    if target.task != "regression" or judged.numbers is None:
-        return
-    known = {name for r in before if r.kind == "leak" for name in r.columns}
-    found = linear_sum({n: s for n, s in sides.items() if n not in known}, judged.numbers)
-    if found:
-        names, share = found
-        yield Remark("leak", tuple(names), (
-            f"{target.name!r} is nearly a weighted sum of {', '.join(map(repr, names))} "
-            f"(R2 {share:.4f})"
-        ))
+def _suspected(findings: Sequence[Finding]) -> Iterator[Remark]:
+    """The linter's findings as remarks."""
+    for f in findings:
+        yield Remark("strong" if f.rule == "strong" else "leak", f.columns, f.text, f)
 
 
 def _alike(sides: dict[str, Side]) -> Iterator[Remark]:

@@ -78,7 +78,7 @@ def scan(
             for tally, column in zip(tallies, table.columns, strict=True):
                 tally.add(column)
             rows = np.arange(-seen % step, table.num_rows, step)
-            sampled.append(_decoded(table.take(pa.array(rows))))
+            sampled.append(plain_table(table.take(pa.array(rows))))
             seen += table.num_rows
             stage.advance(table.num_rows)
     empty = dataset.schema.to_arrow().empty_table()
@@ -213,6 +213,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _decoded(table: pa.Table) -> pa.Table:
+def plain_table(table: pa.Table) -> pa.Table:
+    """The table with text as text, not dictionary-encoded."""
     columns: Sequence[pa.ChunkedArray] = [_plain(c) for c in table.columns]
     return pa.Table.from_arrays(columns, names=table.column_names)

@@ -1,9 +1,4 @@
-"""How columns relate in a sample: which predict the target too well, which say the same.
-
-The power of one column is judged out of sample: the target's mean in each of the column's
-values (or quantile bins) on one half of the rows, held against the other half, and the other
-way round. For classes it is the area under the ROC curve, for numbers R squared.
-"""
+"""How columns relate in a sample: which add up to the target, which say the same."""
 
 from __future__ import annotations
 
@@ -79,40 +74,16 @@ def auc(positive: npt.NDArray[np.bool_], score: Floats) -> float:
     return float(above / (n * (len(positive) - n)))
 
 
-def power(side: Side, target: Side, regression: bool) -> float:
-    """How well one column alone predicts the target: R squared, or the mean AUC of the (at
-    most four) most frequent classes."""
-    known = target.codes >= 0
-    groups = side.groups()[known]
-    if regression:
-        assert target.numbers is not None
-        y = target.numbers[known]
-        spread = float(((y - y.mean()) ** 2).sum())
-        if not spread:
-            return 0.0
-        fits = [1 - float(((y - crossed_means(groups, y)) ** 2).sum()) / spread]
-        if side.numbers is not None:
-            x = side.numbers[known]
-            both = ~np.isnan(x)
-            if both.mean() > 0.5 and np.ptp(x[both]) > 0 and np.ptp(y[both]) > 0:
-                fits.append(float(np.corrcoef(x[both], y[both])[0, 1] ** 2))
-        return max(fits)
-    counts = np.bincount(target.codes[known], minlength=target.distinct)
-    classes = np.argsort(-counts, kind="stable")[:4]
-    if target.distinct == 2:
-        classes = classes[1:]
-    areas, weights = [], []
-    for label in classes:
-        positive = target.codes[known] == label
-        areas.append(auc(positive, crossed_means(groups, positive.astype(np.float64))))
-        weights.append(float(min(counts[label], known.sum() - counts[label])))
-    return float(np.average(areas, weights=weights)) if sum(weights) else 0.5
-
-
-def linear_sum(columns: dict[str, Side], target: Floats) -> tuple[list[str], float] | None:
+def linear_sum(
+    columns: dict[str, Side], target: Floats
+) -> tuple[list[str], float, bool] | None:
     """Two to four columns whose weighted sum is nearly the target, by forward selection; None
     where there are none. Nearly: R squared, on rows that the weights were not fitted to, over
     .995; or over .98 with all weights about 1 or -1, as when a total is added up.
+
+    Returns
+    -------
+    The columns, R squared, and whether all weights are about 1 or -1.
     """
     usable = {
         name: side.numbers for name, side in columns.items()
@@ -132,7 +103,7 @@ def linear_sum(columns: dict[str, Side], target: Floats) -> tuple[list[str], flo
     y = y - y[fit].mean()
     spread = float((y[~fit] ** 2).sum())
     chosen: list[int] = []
-    found: tuple[list[str], float] | None = None
+    found: tuple[list[str], float, bool] | None = None
     residual = y
     for _ in range(min(4, len(names))):
         pull = np.abs(matrix[fit].T @ residual[fit])
@@ -146,18 +117,24 @@ def linear_sum(columns: dict[str, Side], target: Floats) -> tuple[list[str], flo
         plain = bool((np.abs(parts - 1) < 0.25).all())
         near = share > 0.995 or (share > 0.98 and plain)
         if near and len(chosen) > 1 and (found is None or share > found[1] + 0.002):
-            found = [names[i] for i in chosen], share
+            found = [names[i] for i in chosen], share, plain
     return found
 
 
 def repeated_rows(sides: list[Side]) -> float:
     """The share of the sample's rows that repeat an earlier one (a lower bound for the table)."""
-    hashed = np.zeros(len(sides[0].codes), np.uint64)
+    hashed = row_hashes(sides, len(sides[0].codes))
+    return 1 - len(np.unique(hashed)) / max(1, len(hashed))
+
+
+def row_hashes(sides: list[Side], rows: int) -> npt.NDArray[np.uint64]:
+    """A hash of each row ``[n]``: equal rows of the sample have equal ones."""
+    hashed = np.zeros(rows, np.uint64)
     for i, side in enumerate(sides):
         odd = np.uint64((0x9E3779B97F4A7C15 * (2 * i + 3)) % 2**64 | 1)
         mixed = (hashed ^ side.codes.astype(np.uint64)) * odd
         hashed = mixed ^ (mixed >> np.uint64(29))
-    return 1 - len(np.unique(hashed)) / max(1, len(hashed))
+    return hashed
 
 
 def same_information(columns: dict[str, Side]) -> list[tuple[str, str, bool]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ from typing import Any
 
 from gpupipe.config import parse_config
 from gpupipe.config.source import parse
-from gpupipe.inspect import Inspection
+from gpupipe.inspect import Inspection, Remark
+from gpupipe.inspect.text import scalar
 
 WIDTH = 100
 
@@ -51,7 +51,8 @@ def pipeline_text(
         pairs = ", ".join(f"{scalar(c)}: string" for c in codes[:6])
         lines.append(f"  # types: {{{pairs}}}  # numbers that look like codes")
     for kind, title in (
-        ("leak", "Suspected leaks: drop what is not known at the time of predicting."),
+        ("leak", "Suspected leaks: mend what is not known at the time of predicting. What blocks "
+         "stops a run; leaks.acknowledged lets it pass."),
         ("strong", "Strong columns: are their values there when a prediction is made?"),
         ("duplicate", "Columns that say the same."),
         ("sentinel", "Numbers that may stand for missing."),
@@ -59,7 +60,8 @@ def pipeline_text(
         remarks = [r for r in look.remarks if r.kind == kind]
         if remarks:
             lines.append(f"\n# {title}")
-            lines += [f"#   {_comment(r.text)}" for r in remarks[:12]]
+            for remark in remarks[:12]:
+                lines += [f"#   {_comment(line)}" for line in _said(remark)]
             if len(remarks) > 12:
                 lines.append(f"#   and {len(remarks) - 12} more: gpupipe init --json lists all")
     lines += ["", *_split(look), *_defaults(look)]
@@ -73,22 +75,13 @@ def pipeline_text(
     return text
 
 
-def scalar(value: str | int | float | bool) -> str:
-    """A value as YAML that reads back as the same value: plain where that is safe."""
-    if not isinstance(value, str):
-        return json.dumps(value)
-    escaped = (
-        f"\\{ch}" if ch in '"\\' else ch if ch.isprintable() else f"\\U{ord(ch):08x}"
-        for ch in value
-    )
-    quoted = '"' + "".join(escaped) + '"'
-    safe = value.replace("_", "a").replace("-", "a").replace(".", "a").replace("/", "a")
-    if not (safe.isascii() and safe.isalnum()) or value[0] in "-.":
-        return quoted
-    if value.lower() in ("yes", "no", "on", "off", "y", "n"):
-        return quoted  # text either way, but other readers of YAML disagree
-    raw, _ = parse(f"a: {value}", "", Path())
-    return value if raw["a"] == value else quoted
+def _said(remark: Remark) -> list[str]:
+    """A remark; of what the linter found, its name and the way out too."""
+    found = remark.finding
+    if found is None or found.rule == "strong":
+        return [remark.text]
+    blocks = " (blocks)" if found.blocks else ""
+    return [f"{found.name}{blocks}: {found.text}", *([f"  {found.fix}"] if found.fix else [])]
 
 
 def _name(source: str) -> str:

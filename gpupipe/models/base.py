@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,6 +64,10 @@ class Matrix:
     names : of the features, ``[features]``.
     categorical : which features are unordered codes, ``[features]``.
     origins : the source columns that features were made of, ``[features]``, where they are known.
+    parts : the encoded feature that each one is part of, ``[features]``, where it is known: the
+        levels of a one-hot are parts of one.
+    bucket : the split's bucket of each row, ``[n]``, where it is known: rows of one bucket belong
+        together, by group or in time.
     """
 
     chunks: Iterable[Array]
@@ -72,6 +76,8 @@ class Matrix:
     names: tuple[str, ...]
     categorical: tuple[bool, ...]
     origins: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    bucket: Array | None = None
 
     @property
     def rows(self) -> int:
@@ -87,6 +93,7 @@ class Matrix:
             self, chunks=tuple(taken),
             target=self.target[::step],
             weight=None if self.weight is None else self.weight[::step],
+            bucket=None if self.bucket is None else self.bucket[::step],
         )
 
 
@@ -123,7 +130,8 @@ class Training:
     the folder for what does not fit into memory; None where all of it does, and ``scratch`` the
     one to take where it turns out not to. With several
     ``processes`` each has some of the rows, and they train one model together. ``device`` is
-    ``cpu`` or ``cuda``: where the matrix's chunks lie, and where training runs.
+    ``cpu`` or ``cuda``: where the matrix's chunks lie, and where training runs. ``watch`` is told
+    of each look at the validation loss (its number, from 1, and the loss), and may end a boosting.
     """
 
     seed: int = 0
@@ -134,6 +142,7 @@ class Training:
     spill: Path | None = None
     scratch: Path | None = None
     device: str = "cpu"
+    watch: Callable[[int, float], bool] | None = None
 
 
 class Model(Protocol):
@@ -144,13 +153,19 @@ class Model(Protocol):
     tasks: ClassVar[tuple[Task, ...]]
     space: ClassVar[Space]
     """Where a search looks for its parameters."""
-    streams: ClassVar[bool]
-    """Whether it learns chunk by chunk, without the whole matrix in memory."""
     spreads: ClassVar[bool]
     """Whether processes with some of the rows each can train it together: such a family has
     ``ring`` and ``joined`` (see `models.ring`)."""
 
     def __init__(self, params: Mapping[str, Any]) -> None: ...
+
+    @property
+    def streams(self) -> bool:
+        """Whether it learns chunk by chunk, without the whole matrix in memory.
+
+        Mostly an attribute of the class; some families do so with some parameters alone.
+        """
+        ...
 
     def fit(
         self, train: Matrix, valid: Matrix | None, target: Target, how: Training
@@ -203,6 +218,19 @@ def restored(payload: Payload) -> FittedModel:
     return RESTORERS[kind](payload)
 
 
+def layers(model: Any) -> Iterator[Any]:
+    """A model, or fitted model, and what it holds (its ``inner``), and so on to the last."""
+    while model is not None:
+        yield model
+        model = getattr(model, "inner", None)
+
+
+def innermost(model: Any) -> Any:
+    """The model, or fitted model, under all that wrap it: what learned from features."""
+    *_, last = layers(model)
+    return last
+
+
 def model_of(kind: str, params: Mapping[str, Any]) -> Model:
     """The family ``kind`` with its parameters. ConfigError for unknown names."""
     if kind not in MODELS:
@@ -213,6 +241,14 @@ def model_of(kind: str, params: Mapping[str, Any]) -> Model:
         )
     model: Model = MODELS[kind](params)
     return model
+
+
+def check_task(kind: str, task: str) -> None:
+    """ConfigError where a family has nothing for this task, naming those that have."""
+    if task not in MODELS[kind].tasks:
+        able = [other for other, family in MODELS.items() if task in family.tasks]
+        raise ConfigError(f"model {kind!r} is not for {task} targets",
+                          hint=f"take one of {', '.join(able)}")
 
 
 def installed(kind: str) -> bool:

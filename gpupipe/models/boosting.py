@@ -11,7 +11,7 @@ rounds, interrupted or not.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +49,20 @@ MAXIMISED = ("auc", "aucpr", "pre", "map", "ndcg")
 class Patience:
     """When to stop: after ``rounds`` rounds (None: never) without a gain of more than ``least``.
 
-    The rule is that of XGBoost's own early stopping, on the last metric.
+    The rule is that of XGBoost's own early stopping, on the last metric. ``watch`` may end it as
+    well (see `Training`).
     """
 
     rounds: int | None
     least: float = 0.0
+    watch: Callable[[int, float], bool] | None = None
+    looks: int = field(default=0, init=False)
     best: float | None = field(default=None, init=False)
     since: int = field(default=0, init=False)
+
+    def every(self, rounds: int) -> int:
+        """Rounds between two looks at the loss, of so many in all."""
+        return 1 if self.rounds or self.watch else max(1, rounds // WATCHED)
 
     def is_over(self, loss: float, maximise: bool = False) -> bool:
         """Whether to stop, once this round's loss is known; ``maximise``: it is a gain."""
@@ -64,7 +71,9 @@ class Patience:
             self.best, self.since = value, 0
         else:
             self.since += 1
-        return self.rounds is not None and self.since >= self.rounds
+        self.looks += 1
+        ended = self.watch is not None and self.watch(self.looks, value)
+        return ended or (self.rounds is not None and self.since >= self.rounds)
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,7 @@ def schedule(
     least = 0.0
     if valid is not None and not {"objective", "eval_metric"} & set(given):
         least = LEAST_GAIN * loss_of_nothing(valid.target, target)
-    return Schedule(int(rounds), step, Patience(patience, least))
+    return Schedule(int(rounds), step, Patience(patience, least, how.watch))
 
 
 def boost(
@@ -130,7 +139,7 @@ def boost(
     resumable = params.get("booster", "gbtree") == "gbtree"  # others keep a state of their own
     losses: list[float] = []
     metric, first, over = "", 0, False
-    every = 1 if patience.rounds else max(1, rounds // WATCHED)
+    every = patience.every(rounds)
     saved = checkpoints.load("rounds")
     if saved is not None:
         booster.load_model(bytearray(saved["booster"]))

@@ -27,7 +27,7 @@ from gpupipe.models.base import (
     check_params,
     register,
 )
-from gpupipe.models.boosting import WATCHED, Patience, exact_rounds, schedule
+from gpupipe.models.boosting import Patience, exact_rounds, schedule
 from gpupipe.models.cuda import require_cpu
 from gpupipe.models.libraries import optional_library
 from gpupipe.models.trees import (
@@ -117,7 +117,7 @@ class CatBoost:
         params, objective = self._native(train, target, how)
         watch = _Watch(plan.patience, plan.patience.rounds is not None)
         params |= {"iterations": plan.rounds, "learning_rate": plan.learning_rate,
-                   "metric_period": 1 if watch.stops else max(1, plan.rounds // WATCHED)}
+                   "metric_period": plan.patience.every(plan.rounds)}
         model = library.CatBoost(params)
         try:
             model.fit(_pool(library, train), verbose=False,

@@ -41,6 +41,11 @@ def _unchanged(*names: str) -> dict[str, Rule]:
     return {name: _same(name) for name in names}
 
 
+def _as_liblinear(strength: float) -> dict[str, Any]:
+    """liblinear's penalty is on the squares, those of the intercepts among them."""
+    return {"C": strength, "penalty": "l2", "penalized_intercept": True}
+
+
 def _leaves(value: int | None) -> dict[str, Any]:
     return {"max_leaves": -1 if value is None else value}
 
@@ -78,10 +83,23 @@ PAIRS: dict[str, Mapping[str, Rule]] = {
         **_unchanged("alpha", "l1_ratio", "fit_intercept", "max_iter", "tol"),
         "random_state": _nothing,  # coordinates are taken in turn, by both
     },
+    "SVC": _unchanged("C", "kernel", "gamma", "degree", "coef0", "tol", "max_iter"),
+    "SVR": _unchanged("C", "kernel", "gamma", "degree", "coef0", "epsilon", "tol", "max_iter"),
+    "LinearSVC": {
+        **_unchanged("tol", "max_iter"),
+        "C": _as_liblinear,
+        "dual": _nothing, "random_state": _nothing,  # cuML solves the primal, and draws nothing
+    },
+    "LinearSVR": {
+        **_unchanged("epsilon", "tol", "max_iter"),
+        "C": _as_liblinear, "dual": _nothing, "random_state": _nothing,
+    },
     "RandomForestClassifier": {**FOREST, **_unchanged("class_weight")},
     "RandomForestRegressor": FOREST,
 }
 """For each estimator: what becomes of the parameters that may differ from their default."""
+MEAN_LOSS = ("LogisticRegression", "LinearSVC", "LinearSVR")
+"""Those that are solved by cuML's quasi-Newton, which takes the mean of the losses."""
 
 
 def arguments_of(estimator: Any) -> tuple[str, dict[str, Any]]:
@@ -104,22 +122,37 @@ def arguments_of(estimator: Any) -> tuple[str, dict[str, Any]]:
     return kind, found
 
 
-def fit(
+def learned(
     estimator: Any, x: Array, y: np.ndarray, weight: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fit the estimator's counterpart: coefficients and intercept, on the host.
+) -> tuple[Any, ...]:
+    """Fit the estimator's counterpart: its `attributes`, on the host.
 
     ``x`` is float64 ``[n, features]`` on the device, ``y`` and ``weight`` are on the host.
     """
     kind, arguments = arguments_of(estimator)
-    if kind == "LogisticRegression":
-        arguments["C"], weight = _rescaled(arguments["C"], estimator.class_weight, y, weight)
+    if kind in MEAN_LOSS:
+        classes = getattr(estimator, "class_weight", None)
+        arguments["C"], weight = _rescaled(arguments["C"], classes, y, weight)
     with LIBRARIES:
-        import cuml.linear_model as library
+        import cuml.linear_model as linear_model
+        import cuml.svm as svm
 
     xp = namespace(x)
+    library = svm if "SV" in kind else linear_model
     made = getattr(library, kind)(**arguments, output_type="numpy")
     made.fit(x, xp.asarray(y), sample_weight=None if weight is None else xp.asarray(weight))
+    return attributes(made)
+
+
+def attributes(made: Any) -> tuple[Any, ...]:
+    """What a fitted estimator, of either library, has learned: coefficients and intercept.
+
+    Of a kernel machine: places of the support vectors, their coefficients, the intercept.
+    """
+    if type(made).__name__ in ("SVC", "SVR"):
+        dual = np.asarray(made.dual_coef_, np.float64).ravel()
+        (intercept,) = np.atleast_1d(made.intercept_)
+        return np.asarray(made.support_), dual, float(intercept)
     return np.asarray(made.coef_), np.asarray(made.intercept_)
 
 

@@ -23,7 +23,7 @@ from gpupipe.models.base import (
     check_params,
     register,
 )
-from gpupipe.models.boosting import WATCHED, Schedule, exact_rounds, schedule
+from gpupipe.models.boosting import Schedule, exact_rounds, schedule
 from gpupipe.models.cuda import require_cpu
 from gpupipe.models.libraries import optional_library
 from gpupipe.models.trees import FittedTrees, Tree, above, booster_of, restored_trees
@@ -185,7 +185,7 @@ def _boost(
     booster = library.Booster(params, data)
     if watched is not None:
         booster.add_valid(watched, "valid")
-    every = 1 if plan.patience.rounds else max(1, plan.rounds // WATCHED)
+    every = plan.patience.every(plan.rounds)
     losses: list[float] = []
     metric, maximise = "", False
     for i in range(plan.rounds):

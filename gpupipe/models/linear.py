@@ -1,4 +1,4 @@
-"""Linear models by scikit-learn, or cuML on a GPU: logistic regression, ridge, elastic net."""
+"""Linear models by scikit-learn, or cuML on a GPU: logistic, ridge, lasso, elastic net."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpupipe.engine.arrays import namespace, to_host
 from gpupipe.engine.frames import Array
-from gpupipe.errors import ConfigError, DataError
-from gpupipe.models import cuml
+from gpupipe.errors import ConfigError
+from gpupipe.models import cuml, sgd
 from gpupipe.models.base import (
     LIBRARIES,
     TASKS,
@@ -30,11 +29,20 @@ from gpupipe.models.base import (
 )
 from gpupipe.models.contributions import Contributions, linear_contributions
 from gpupipe.models.cuda import device_of
+from gpupipe.models.dense import (
+    check_choice,
+    dense,
+    linear_margins,
+    logistic,
+    ranked,
+    softmax,
+)
 from gpupipe.steps.base import Target
 
 DEFAULTS: dict[str, Any] = {
-    "C": 1.0, "alpha": 1.0, "l1_ratio": 0.0, "max_iter": 1_000, "tol": 1e-4,
-    "fit_intercept": True, "class_weight": None,
+    "penalty": "l2", "C": 1.0, "alpha": 1.0, "l1_ratio": 0.0, "max_iter": 1_000, "tol": 1e-4,
+    "fit_intercept": True, "class_weight": None, "solver": "auto", "eta0": None,
+    "n_iter_no_change": 5,
 }
 
 
@@ -42,8 +50,10 @@ DEFAULTS: dict[str, Any] = {
 class Linear:
     """Logistic regression for classes (``C``), ridge for values (``alpha``).
 
-    ``l1_ratio`` above 0 makes either an elastic net; at 1 it is a lasso. Other parameters are
-    scikit-learn's: ``max_iter``, ``tol``, ``fit_intercept``, ``class_weight``.
+    ``penalty`` is ``l2``, ``l1`` (a lasso), ``elasticnet`` or None; ``l1_ratio`` above 0 alone
+    makes an elastic net, too. Other parameters are scikit-learn's: ``max_iter``, ``tol``,
+    ``fit_intercept``, ``class_weight``. With ``solver`` ``sgd`` the same objective is
+    approached chunk by chunk, so that the matrix need not fit into memory (see `models.sgd`).
     """
 
     kind: ClassVar[str]
@@ -53,12 +63,16 @@ class Linear:
         "C": Range(1e-3, 1e2, log=True), "alpha": Range(1e-3, 1e3, log=True),
         "l1_ratio": OneOf((0.0, 0.5, 1.0)),
     }
-    streams: ClassVar[bool] = False
+    streams: bool = False
     spreads: ClassVar[bool] = False
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         check_params("linear", params, set(DEFAULTS))
         self.params = {**DEFAULTS, **params}
+        check_choice("linear", self.params, "penalty", ("l2", "l1", "elasticnet", None))
+        check_choice("linear", self.params, "solver", ("auto", "sgd"))
+        self.streams = self.params["solver"] == "sgd"
+        self.mix = _mix(params)
 
     def fit(
         self, train: Matrix, valid: Matrix | None, target: Target, how: Training
@@ -67,68 +81,96 @@ class Linear:
 
         Raises DataError naming the features that are missing values or not encoded.
         """
-        chunks = list(train.chunks)
-        x = namespace(chunks[0]).concatenate(chunks).astype("float64")
-        _check_numbers(x, train)
         y = np.asarray(train.target)
         present = np.unique(y) if target.task != "regression" else y
+        one_vs_rest = False
         if len(present) == 1 and target.task != "regression":
             # scikit-learn will not learn from one class; what there is to learn is plain.
-            coefficients, intercept = np.zeros((1, x.shape[1])), np.zeros(1)
+            coefficients, intercept = np.zeros((1, len(train.names))), np.zeros(1)
+        elif self.streams:
+            coefficients, intercept = sgd.fit(self.params, self.mix, train, target, how)
+            one_vs_rest = len(coefficients) > 1
         else:
-            estimator = self._estimator(target.task, how)
-            try:
-                learned = _fit(estimator, x, y, train.weight)
-            except (ValueError, TypeError) as error:
-                library = "cuML" if device_of(x) == "cuda" else "scikit-learn"
-                raise ConfigError(f"{library} refused to train: {error}",
-                                  hint="look at model.params") from error
-            coefficients = np.atleast_2d(learned[0]).astype(np.float64)
-            intercept = np.atleast_1d(learned[1]).astype(np.float64)
+            x = dense("linear", train).astype("float64")
+            coefficients, intercept = _fit(self._estimator(target.task, how), x, y, train.weight)
         if target.task != "regression" and len(present) < len(target.classes):
-            coefficients, intercept = _with_absent(coefficients, intercept, present, target)
-        return FittedLinear("linear", coefficients, intercept, train.names, target.task)
+            coefficients, intercept = _with_absent(coefficients, intercept, present, target,
+                                                   one_vs_rest)
+        return FittedLinear("linear", coefficients, intercept, train.names, target.task,
+                            one_vs_rest)
 
     def _estimator(self, task: str, how: Training) -> Any:
         with LIBRARIES:
             from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 
-        p = self.params
+        p, mix = self.params, self.mix or 0.0
         shared = {k: p[k] for k in ("max_iter", "tol", "fit_intercept")}
         if task != "regression":
-            net = p["l1_ratio"] > 0
             return LogisticRegression(
-                C=p["C"], l1_ratio=p["l1_ratio"], solver="saga" if net else "lbfgs",
-                class_weight=p["class_weight"], random_state=how.seed, **shared,
+                C=np.inf if self.mix is None else p["C"], l1_ratio=mix,
+                solver="saga" if mix > 0 else "lbfgs", class_weight=p["class_weight"],
+                random_state=how.seed, **shared,
             )
-        if p["l1_ratio"] > 0:
-            return ElasticNet(alpha=p["alpha"], l1_ratio=p["l1_ratio"], random_state=how.seed,
-                              **shared)
-        return Ridge(alpha=p["alpha"], **shared)
+        if mix > 0:
+            return ElasticNet(alpha=p["alpha"], l1_ratio=mix, random_state=how.seed, **shared)
+        return Ridge(alpha=0.0 if self.mix is None else p["alpha"], **shared)
 
     @classmethod
     def restore(cls, payload: Payload) -> FittedModel:
         return FittedLinear("linear", payload["coefficients"], payload["intercept"],
-                            tuple(payload["names"]), payload["task"])
+                            tuple(payload["names"]), payload["task"],
+                            payload.get("one_vs_rest", False))
+
+
+def _mix(params: Mapping[str, Any]) -> float | None:
+    """The share of l1 in the penalty; None for no penalty at all.
+
+    ConfigError where ``penalty`` and ``l1_ratio`` say two things.
+    """
+    ratio = params.get("l1_ratio")
+    if "penalty" not in params:
+        return float(ratio or 0.0)
+    penalty = params["penalty"]
+    if penalty == "elasticnet":
+        if ratio is None or not 0 < ratio < 1:
+            raise ConfigError(f"penalty elasticnet of model 'linear' has l1_ratio {ratio!r}",
+                              hint="set model.params.l1_ratio between 0 and 1, for example 0.5")
+        return float(ratio)
+    share = {"l2": 0.0, "l1": 1.0, None: None}[penalty]
+    if ratio is not None and float(ratio) != (share or 0.0):
+        raise ConfigError(f"penalty {penalty} and l1_ratio {ratio} of model 'linear' disagree",
+                          hint="leave one of them out, or set penalty to elasticnet")
+    return share
 
 
 def _fit(
     estimator: Any, x: Array, y: np.ndarray, weight: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients and intercept, on the host, learned where ``x`` lies."""
-    if device_of(x) == "cuda":
-        return cuml.fit(estimator, x, y, weight)
-    estimator.fit(x, y, sample_weight=weight)
-    return estimator.coef_, estimator.intercept_
+    """Coefficients ``[1 or classes, features]`` and intercepts, on the host.
+
+    Learned where ``x`` lies. ConfigError for what the library refuses.
+    """
+    library = "cuML" if device_of(x) == "cuda" else "scikit-learn"
+    try:
+        if library == "cuML":
+            coefficients, intercept = cuml.learned(estimator, x, y, weight)
+        else:
+            coefficients, intercept = cuml.attributes(estimator.fit(x, y, sample_weight=weight))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{library} refused to train: {error}",
+                          hint="look at model.params") from error
+    return (np.atleast_2d(coefficients).astype(np.float64),
+            np.atleast_1d(intercept).astype(np.float64))
 
 
 def _with_absent(
-    coefficients: np.ndarray, intercept: np.ndarray, present: np.ndarray, target: Target
+    coefficients: np.ndarray, intercept: np.ndarray, present: np.ndarray, target: Target,
+    one_vs_rest: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same model over all classes: those that no training row has are never predicted."""
     if target.task == "binary":
         return coefficients, np.array([np.inf if present[0] == 1 else -np.inf])
-    if len(present) == 2:
+    if len(present) == 2 and not one_vs_rest:
         # Two classes have one margin, that of the second against the first.
         coefficients = np.vstack([0 * coefficients, coefficients])
         intercept = np.concatenate([0 * intercept, intercept])
@@ -138,58 +180,37 @@ def _with_absent(
     return wide, base
 
 
-def _check_numbers(x: Array, train: Matrix) -> None:
-    codes = [n for n, c in zip(train.names, train.categorical, strict=True) if c]
-    if codes:
-        raise DataError(
-            f"model 'linear' cannot use category codes: {', '.join(codes[:5])}",
-            hint="encode them: one_hot, count or target_encode",
-        )
-    empty = to_host(namespace(x).isnan(x).any(axis=0))
-    holes = [n for n, bad in zip(train.names, empty, strict=True) if bad]
-    if holes:
-        raise DataError(
-            f"model 'linear' cannot use missing values, found in {', '.join(holes[:5])}"
-            + (f" and {len(holes) - 5} more" if len(holes) > 5 else ""),
-            hint="add an impute step: - impute: {columns: numeric, strategy: median}",
-        )
-
-
 @dataclass
 class FittedLinear(Plain):
-    """Coefficients ``[1 or classes, features]`` and intercepts ``[1 or classes]``."""
+    """Coefficients ``[1 or classes, features]`` and intercepts ``[1 or classes]``.
+
+    ``one_vs_rest``: each class was told from all others, and the probabilities are those of
+    the classes by themselves, made to sum to 1; otherwise they are the softmax of the margins.
+    """
 
     coefficients: np.ndarray
     intercept: np.ndarray
     names: tuple[str, ...]
     task: str
+    one_vs_rest: bool = False
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
-        xp = namespace(chunk)
-        # Feature by feature, not as a matrix product: BLAS adds in an order that depends on how
-        # many rows there are, and one record must score as it does in a table.
-        margin = xp.zeros((chunk.shape[0], len(self.intercept))) + xp.asarray(self.intercept)
-        columns = xp.ascontiguousarray(chunk.T).astype("float64")
-        for column, weights in zip(columns, xp.asarray(self.coefficients).T, strict=True):
-            margin += column[:, None] * weights
+        margin = linear_margins(chunk, self.coefficients, self.intercept)
         if self.task == "regression":
             return margin[:, 0]
         if margin.shape[1] == 1:
-            # exp() of a large positive number would overflow; of -|m| it cannot.
-            small = xp.exp(-xp.abs(margin[:, 0]))
-            return xp.where(margin[:, 0] >= 0, 1 / (1 + small), small / (1 + small))
-        odds = xp.exp(margin - margin.max(axis=1, keepdims=True))
-        return odds / odds.sum(axis=1, keepdims=True)
+            return logistic(margin[:, 0])
+        if not self.one_vs_rest:
+            return softmax(margin)
+        each = logistic(margin)
+        return each / each.sum(axis=1, keepdims=True)
 
     def contributions(self, chunk: Array, rounds: int | None = None) -> Contributions:
         return linear_contributions(self.coefficients, self.intercept, chunk, self.task)
 
     def importances(self) -> list[tuple[str, float]]:
-        size = np.abs(self.coefficients).mean(axis=0)
-        total = float(size.sum()) or 1.0
-        named = [(n, float(v) / total) for n, v in zip(self.names, size, strict=True)]
-        return sorted(named, key=lambda item: (-item[1], item[0]))
+        return ranked(self.names, np.abs(self.coefficients).mean(axis=0))
 
     def payload(self) -> Payload:
         return {"coefficients": self.coefficients, "intercept": self.intercept,
-                "names": list(self.names), "task": self.task}
+                "names": list(self.names), "task": self.task, "one_vs_rest": self.one_vs_rest}

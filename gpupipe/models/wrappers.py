@@ -45,13 +45,6 @@ class Wrapper:
         return work_of(self.inner)
 
 
-def innermost(model: FittedModel) -> FittedModel:
-    """The model under all wrappers: what learned from features."""
-    while isinstance(model, Wrapper):
-        model = model.inner
-    return model
-
-
 @restorable("picked")
 @dataclass
 class Picked(Wrapper):

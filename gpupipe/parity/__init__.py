@@ -122,7 +122,8 @@ def _side(
     with choice.opened() as (opened, chosen), scratch_folder(cache) as scratch:
         opened.warm(partial(load_ahead, config.model.kind))
         dataset = on_disk(ingested(config, cache, None, progress), scratch)
-        side = config.model_copy(update={"engine": engine})
+        unjudged = config.leaks.model_copy(update={"check": "off"})  # two sides, one leak
+        side = config.model_copy(update={"engine": engine, "leaks": unjudged})
         trained = train(side, dataset, opened, progress=progress, scratch=scratch)
         seconds = perf_counter() - started
         found = observe(trained, chosen.device, model, keys)

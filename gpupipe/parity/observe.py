@@ -11,8 +11,8 @@ import numpy as np
 from gpupipe.engine.arrays import to_host
 from gpupipe.engine.hashing import mix64
 from gpupipe.evaluate.scores import evaluate
-from gpupipe.models import MODELS, FittedModel
-from gpupipe.models.base import Payload
+from gpupipe.models import FittedModel, restored
+from gpupipe.models.base import Payload, innermost
 from gpupipe.steps.base import Params
 from gpupipe.steps.graph import Fitted, Graph, feature_names, matrix
 from gpupipe.steps.scan import Rowed
@@ -168,8 +168,8 @@ class _Sampler:
 
 def on_device(kind: str, payload: Payload, device: str) -> FittedModel:
     """A model that predicts on a device, whichever it was trained on."""
-    model: FittedModel = MODELS[kind].restore(payload)
-    booster = getattr(model, "booster", None)
+    model = restored({"kind": kind, **payload})
+    booster = getattr(innermost(model), "booster", None)
     if booster is not None:
         booster.set_param({"device": device})
     return model

@@ -278,14 +278,23 @@ def feature_names(graph: Graph, fitted: Fitted) -> list[tuple[str, bool]]:
 
 def feature_origins(graph: Graph, fitted: Fitted) -> tuple[str, ...]:
     """The source column that each column of the matrix was made of, in order."""
-    found: list[str] = []
+    return tuple(node.raw for node in _nodes(graph, fitted))
+
+
+def feature_parts(graph: Graph, fitted: Fitted) -> tuple[str, ...]:
+    """The feature that each column of the matrix is part of: a one-hot's levels are one."""
+    return tuple(node.feature.name for node in _nodes(graph, fitted))
+
+
+def _nodes(graph: Graph, fitted: Fitted) -> Iterator[Node]:
+    """The node behind each column of the matrix, in order."""
     for node in graph.outputs:
         count = 1
         if node.feature.dtype == "block":
             assert node.made_by is not None
             count = len(fitted.params[node.made_by.key]["names"])
-        found.extend([node.raw] * count)
-    return tuple(found)
+        for _ in range(count):
+            yield node
 
 
 def matrix(graph: Graph, fitted: Fitted, batch: Batch) -> Any:

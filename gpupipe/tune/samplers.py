@@ -35,7 +35,7 @@ class Sampler:
     Attributes
     ----------
     size : how many points a grid has; None for other samplers.
-    prunes : whether trials may be ended early.
+    prunes : when trials may be ended early: after ``folds`` or ``rounds``, or never ("").
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Sampler:
     ) -> None:
         optuna = library()
         self.space = space
-        self.prunes = tune.pruner != "none" and len(tune.objectives) == 1
+        self.prunes = tune.prune_on if tune.pruner != "none" and len(tune.objectives) == 1 else ""
         self.plain: list[str] = []
         self.size: int | None = None
         directions = ["maximize" if maximise else "minimize",
@@ -97,8 +97,11 @@ def _pruner(tune: TuneConfig, folds: int) -> Any:
     pruners = library().pruners
     if tune.pruner == "none" or len(tune.objectives) > 1:
         return pruners.NopPruner()
+    rounds = tune.prune_on == "rounds"
     if tune.pruner == "hyperband":
-        return pruners.HyperbandPruner(min_resource=1, max_resource=max(folds, 2),
-                                       reduction_factor=3)
+        least, most = (50, 1000) if rounds else (1, max(folds, 2))
+        return pruners.HyperbandPruner(min_resource=least, max_resource=most, reduction_factor=3)
+    if rounds:
+        return pruners.MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=50)
     # After two folds and after four: folds that are trained in pairs are looked at together.
     return pruners.MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=2, interval_steps=2)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from gpupipe.evaluate.metrics import Metric, choose
 from gpupipe.evaluate.scores import evaluate
 from gpupipe.folds import Judged, Trainer, predicted, rounds_of
 from gpupipe.models import model_of
+from gpupipe.models.selected import selections_of
 from gpupipe.prepare import Candidate, Prepared
 from gpupipe.steps.graph import Fitted
 from gpupipe.steps.passes import stage
@@ -34,6 +36,8 @@ from gpupipe.tune.trial import Trial, measure
 
 KEPT = 25
 """The out-of-fold predictions of so many trials, the best ones, are kept until the end."""
+LOOK = 25
+"""Looks at the loss between two that a pruner of rounds is told of."""
 SLOWER = 0.25
 """The last trial is the best boosted one with steps this much smaller, and so more of them."""
 
@@ -107,6 +111,9 @@ class Search:
         counts = np.sum(rows, axis=0)
         self.rows = [int(counts[list(f.train)].sum()) for f in self.ready.split.folds]
         self._drop_families()
+        if config.tune.prune_on == "rounds" and self.ready.rowed.engine.remote:
+            raise config.fault(("tune", "prune_on"), "rounds are watched in one process, and this "
+                               "engine trains in others", "set prune_on: folds")
         self.kept_trials = self.ready.checkpoints.given(search=digest([
             config.tune.model_dump(mode="json", exclude={"trials", "minutes", "work_units"}),
             self.space.to_json(), config.features, self.metric.name, config.seed,
@@ -216,13 +223,16 @@ class Search:
                                         handles.get(trial.number)))
             except (ConfigError, DataError) as error:
                 _fail(trial, error)
-        at = time.perf_counter()
-        waves = self.layout.waves(len(self.rows), 1)
-        for wave, _ in waves:
+        at, first = time.perf_counter(), 0
+        if sampler is not None and sampler.prunes == "rounds":
+            first = 1
+            for mine in running:
+                self._wave([mine], range(1), sampler)
+        for wave, _ in self.layout.waves(len(self.rows) - first, 1):
             running = [r for r in running if r.trial.state == "complete"]
             if not running:
                 break
-            self._wave(running, wave, sampler)
+            self._wave(running, range(wave.start + first, wave.stop + first), sampler)
         running = [r for r in running if r.trial.state == "complete"]
         for mine in running:
             self._conclude(mine)
@@ -233,7 +243,7 @@ class Search:
     def _wave(self, running: Sequence[_Running], wave: range, sampler: Sampler | None) -> None:
         """Train some folds of every trial that goes on, and look at them one by one."""
         try:
-            found = self._trained(running, wave)
+            found = self._trained(running, wave, sampler)
         except (ConfigError, DataError) as error:
             if len(running) == 1:
                 _fail(running[0].trial, error)
@@ -244,22 +254,36 @@ class Search:
         for mine, models in zip(running, found, strict=True):
             mine.folds += models
             for k in wave:
+                self._look(mine, k, sampler)
                 if mine.trial.state != "complete":
                     break
-                self._look(mine, k, sampler)
 
-    def _trained(self, running: Sequence[_Running], wave: range) -> list[list[Judged]]:
+    def _trained(self, running: Sequence[_Running], wave: range, sampler: Sampler | None
+                 ) -> list[list[Judged]]:
         trainer = self.trainer([r.candidate for r in running], [r.fitted for r in running])
+        if sampler is not None and sampler.prunes == "rounds" and wave.start == 0:
+            trainer = replace(trainer, how=replace(trainer.how, watch=partial(
+                self._watch, running[0], sampler)))
         threads = max(1, trainer.how.threads // min(len(wave) * len(running),
                                                     self.layout.at_once))
         return trainer.wave(wave, threads)
+
+    def _watch(self, mine: _Running, sampler: Sampler, at: int, loss: float) -> bool:
+        """Whether a boosting ends here, by its loss so far on the first fold."""
+        if at % LOOK or mine.handle is None:
+            return False
+        value = -loss if self.metric.greater_is_better else loss
+        mine.trial.looks[at] = value
+        if sampler.ends(mine.handle, at, value):
+            mine.trial.state = "pruned"
+        return mine.trial.state == "pruned"
 
     def _look(self, mine: _Running, k: int, sampler: Sampler | None) -> None:
         """Count a fold's work, and end the trial where its pruner says so."""
         model, judged = mine.folds[k]
         trial = mine.trial
         trial.units += self.rows[k] * (model.rounds or 1)
-        if sampler is None or not sampler.prunes or mine.handle is None:
+        if sampler is None or sampler.prunes != "folds" or mine.handle is None:
             return
         rounds = rounds_of(mine.candidate, [model.curve])
         rows = self.truth.fold == k
@@ -276,6 +300,7 @@ class Search:
         curves = [m.curve for m, _ in folds]
         trial.rounds = rounds_of(mine.candidate, curves)
         trial.curves = [c for c in curves if c]
+        trial.selections = [s.to_json() for s in selections_of(folds)]
         trainer = self.trainer([mine.candidate], [mine.fitted])
         oof = trainer.out_of_fold(self.truth.fold, folds, trial.rounds)
         trial.oof = oof.astype(np.float32)
@@ -300,7 +325,7 @@ class Search:
 
     def _candidate(self, proposal: Proposal) -> Candidate:
         model = model_of(proposal.kind, proposal.params)
-        return Candidate("model", model, self.ready.binder.graph(model, proposal.features))
+        return self.ready.binder.candidate(model, proposal.features)
 
     def _fitted(self, candidate: Candidate) -> list[Fitted]:
         """What the steps learned, by view: from what is known already, as far as that goes."""

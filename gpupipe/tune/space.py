@@ -1,6 +1,7 @@
 """Where a search looks: which families, their parameters, and the parameters of the steps.
 
-A dimension is called ``family.parameter`` or ``features.step.parameter``. What the family is
+A dimension is called ``family.parameter``, ``features.step.parameter`` or
+``select.method.parameter``. What the family is
 chosen first, and only its own dimensions are asked for.
 """
 
@@ -18,6 +19,7 @@ from gpupipe.config import PipelineConfig
 from gpupipe.errors import ConfigError, did_you_mean
 from gpupipe.models import MODELS, OneOf, Range, Space, Task, model_of
 from gpupipe.models.base import installed
+from gpupipe.select import SELECT, Methods, selector_of
 from gpupipe.steps import STEPS
 
 FAMILY = "model"
@@ -115,8 +117,12 @@ def space_of(config: PipelineConfig, task: Task) -> SearchSpace:
         families[kind] = {n: w for n, w in base.items() if n not in fixed}
     features: dict[str, Range | OneOf] = {}
     for key, given in wanted.items():
+        room, _, rest = key.partition(".")
         try:
-            _place(key, given, families, features)
+            if room == "select":
+                features[SELECT + rest] = _selection_dimension(config, rest, given)
+            else:
+                _place(key, given, families, features)
         except ConfigError as error:
             raise config.fault(("tune", "space", key), error.message, error.hint) from None
     return SearchSpace(families, own, features)
@@ -198,6 +204,14 @@ def _step_dimension(rest: str, given: Any) -> Range | OneOf:
             reasons = [e["msg"] for e in error.errors() if e["loc"][:1] == (param,)]
             if reasons:
                 raise ConfigError(f"{rest} cannot be {value!r}: {reasons[0]}") from None
+    return where
+
+
+def _selection_dimension(config: PipelineConfig, rest: str, given: Any) -> Range | OneOf:
+    selector = selector_of(config) or Methods(())
+    where = dimension(given, selector.space.get(rest))
+    for value in _ends(where):
+        selector.with_params({rest: value})
     return where
 
 

@@ -17,6 +17,7 @@ from gpupipe.bundle.store import Contents
 from gpupipe.data.dataset import Dataset
 from gpupipe.models import FittedModel
 from gpupipe.prepare import Candidate
+from gpupipe.select import pruned
 from gpupipe.steps import Target
 from gpupipe.steps.graph import Fitted
 from gpupipe.tune.space import Proposal
@@ -46,6 +47,7 @@ class Trial:
     why : what went wrong, where it failed.
     oof : float32 ``[n]`` or ``[n, classes]`` in the order of the out-of-fold rows.
     curves : the folds' validation losses.
+    selections : the features that each fold chose, where they were chosen.
     """
 
     number: int
@@ -63,6 +65,7 @@ class Trial:
     why: str = ""
     oof: np.ndarray | None = field(default=None, repr=False)
     curves: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    selections: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, number: int, proposal: Proposal) -> Trial:
@@ -90,9 +93,9 @@ class Trial:
         return cls(**{**saved, "looks": looks, "oof": saved["oof"].get("oof")})
 
     def row(self) -> dict[str, Any]:
-        """One row of the trial table: all but predictions and curves."""
+        """One row of the trial table: all but predictions, curves and selections."""
         found = asdict(self)
-        del found["oof"], found["curves"]
+        del found["oof"], found["curves"], found["selections"]
         return found
 
 
@@ -101,10 +104,10 @@ def measure(
     target: Target,
 ) -> None:
     """Note a trial's latency, with the real scorer on the table's first record, and its size."""
-    schema = dataset.schema.select(
-        [f.name for f in dataset.schema if f.name in set(candidate.graph.raw)])
+    graph, model = pruned(candidate.graph, fitted, model)
+    schema = dataset.schema.select([f.name for f in dataset.schema if f.name in set(graph.raw)])
     info = {"task": target.task, "classes": list(target.classes)}
-    bundle = Bundle(Contents(info, schema, candidate.graph, fitted, model), Path())
+    bundle = Bundle(Contents(info, schema, graph, fitted, model), Path())
     first: pa.Table = next(dataset.stream(batch_rows=1)).slice(0, 1)
     trial.latency = latency_of(bundle, first.select(schema.names).to_pylist()[0])
     trial.size = size_of(model.payload())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from common.quick import COLUMNS, FEW, settings, small_table, trained_on, write_bundle
 
@@ -80,11 +81,12 @@ def test_every_step_comes_back_to_the_last_bit(name, task, tmp_path):
 
 
 MODEL_PARAMS = {"xgboost": FEW, "lightgbm": FEW, "catboost": FEW, "forest": FEW, "linear": {},
-                "constant": {}}
+                "neighbours": {}, "svm": {}, "naive_bayes": {}, "constant": {}}
+each_model_and_task = pytest.mark.parametrize(
+    ("kind", "task"), [(kind, task) for kind in MODEL_PARAMS for task in MODELS[kind].tasks])
 
 
-@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
-@pytest.mark.parametrize("kind", MODEL_PARAMS)
+@each_model_and_task
 def test_every_model_comes_back_to_the_last_bit(kind, task, tmp_path):
     config = settings(task, model={"kind": kind, "params": MODEL_PARAMS[kind]},
                       split={"folds": 2})
@@ -128,6 +130,28 @@ def test_a_fresh_process_gives_the_same_bits(made):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [bundle.features(NEW).tobytes().hex(),
                                    bundle.scores(NEW).tobytes().hex()]
+
+
+def test_families_of_numbers_are_scored_without_scikit_learn(tmp_path):
+    kinds = ["linear", "neighbours", "svm", "naive_bayes"]
+    bundles = [write_bundle(trained_on(TABLE, settings("multiclass", model={"kind": kind})),
+                            tmp_path / kind) for kind in kinds]
+    code = (
+        "import sys\nfor name in ('sklearn', 'scipy.optimize', 'lightgbm', 'catboost'):\n"
+        "    sys.modules[name] = None\n"
+        "import gpupipe\n"
+        "import pyarrow.parquet as pq\n"
+        "new = pq.read_table(sys.argv[1])\n"
+        "for folder in sys.argv[2:]:\n"
+        "    print(gpupipe.load(folder).scores(new).tobytes().hex())\n"
+    )
+    pq.write_table(NEW, tmp_path / "new.parquet")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "new.parquet"),
+         *(str(tmp_path / kind) for kind in kinds)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [b.scores(NEW).tobytes().hex() for b in bundles]
 
 
 def test_two_runs_alike_write_the_same_bytes(made, tmp_path):

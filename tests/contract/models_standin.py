@@ -5,6 +5,7 @@ What they are given has to lie where the real ones would want it, and every call
 
 from __future__ import annotations
 
+import importlib
 import types
 from typing import Any
 
@@ -101,20 +102,27 @@ def _recorded(record: Record, name: str, real: Any) -> Any:
 
 
 def make_cuml(record: Record, cupy: Any) -> dict[str, types.ModuleType]:
-    """New modules ``cuml``, ``cuml.linear_model`` and ``cuml.ensemble`` with the estimators that
-    are paired."""
-    cuml, linear = types.ModuleType("cuml"), types.ModuleType("cuml.linear_model")
-    ensemble = types.ModuleType("cuml.ensemble")
-    cuml.linear_model, cuml.ensemble = linear, ensemble
-    for name in ("LogisticRegression", "Ridge", "ElasticNet"):
-        setattr(linear, name, _estimator(record, cupy, name))
-    for name in ("RandomForestClassifier", "RandomForestRegressor"):
-        setattr(ensemble, name, _forest(record, cupy, name))
-    return {"cuml": cuml, "cuml.linear_model": linear, "cuml.ensemble": ensemble}
+    """New modules ``cuml`` and those in it, with the estimators that are paired."""
+    modules = {"cuml": types.ModuleType("cuml")}
+    for name, estimators in ESTIMATORS.items():
+        modules[f"cuml.{name}"] = module = types.ModuleType(f"cuml.{name}")
+        setattr(modules["cuml"], name, module)
+        for estimator in estimators:
+            setattr(module, estimator, (
+                _forest(record, cupy, estimator) if name == "ensemble"
+                else _estimator(record, cupy, name, estimator)))
+    return modules
 
 
-def _estimator(record: Record, cupy: Any, name: str) -> type:
-    owner = f"cuml.linear_model.{name}"
+ESTIMATORS = {"linear_model": ("LogisticRegression", "Ridge", "ElasticNet"),
+              "svm": ("SVC", "SVR", "LinearSVC", "LinearSVR"),
+              "ensemble": ("RandomForestClassifier", "RandomForestRegressor")}
+LEARNED = dict.fromkeys(("SVC", "SVR"), ("support_", "dual_coef_", "intercept_"))
+"""What a kernel machine has learned; of all others it is coefficients and intercept."""
+
+
+def _estimator(record: Record, cupy: Any, module: str, name: str) -> type:
+    owner = f"cuml.{module}.{name}"
 
     class Estimator:
         def __init__(self, **params: Any) -> None:
@@ -126,28 +134,33 @@ def _estimator(record: Record, cupy: Any, name: str) -> type:
             assert all(isinstance(a, cupy.ndarray) for a in (X, y))
             assert X._host.dtype == np.float64
             weight = None if sample_weight is None else sample_weight._host
-            made = _on_the_cpu(name, self.params, weight)
+            made = _on_the_cpu(module, name, self.params, weight)
             made.fit(X._host, y._host, sample_weight=weight)
-            record.get(owner, "coef_")
-            record.get(owner, "intercept_")
-            self.coef_, self.intercept_ = made.coef_, made.intercept_
+            for learned in LEARNED.get(name, ("coef_", "intercept_")):
+                record.get(owner, learned)
+                setattr(self, learned, getattr(made, learned))
 
+    Estimator.__name__ = name
     return Estimator
 
 
-def _on_the_cpu(name: str, params: dict[str, Any], weight: np.ndarray | None) -> Any:
+def _on_the_cpu(module: str, name: str, params: dict[str, Any], weight: np.ndarray | None) -> Any:
     """scikit-learn's estimator with the objective that cuML has for these parameters.
 
-    cuML's logistic loss is the weighted mean, its penalty ``1 / (C n)``: glm_base.cuh, qn.cuh.
+    cuML's quasi-Newton takes the weighted mean of the losses, and penalty ``1 / (C n)``:
+    glm_base.cuh, qn.cuh, and svm/linear.cu, which calls it.
     """
-    import sklearn.linear_model as sk
-
-    own = {k: v for k, v in params.items() if k not in ("output_type", "penalty")}
-    if name == "LogisticRegression":
+    own = {k: v for k, v in params.items()
+           if k not in ("output_type", "penalty", "penalized_intercept")}
+    if name in ("LogisticRegression", "LinearSVC", "LinearSVR"):
         own["C"] /= 1.0 if weight is None else weight.mean()
+    if name in ("LinearSVC", "LinearSVR"):  # liblinear penalises l2, and the intercept with it
+        assert (params["penalty"], params["penalized_intercept"]) == ("l2", True)
+        own |= {"dual": "auto", "random_state": 0}
+    if name == "LogisticRegression":
         own["l1_ratio"] = params.get("l1_ratio", 0.0)
         own["solver"] = "saga" if params["penalty"] == "elasticnet" else "lbfgs"
-    return getattr(sk, name)(**own)
+    return getattr(importlib.import_module(f"sklearn.{module}"), name)(**own)
 
 
 def _forest(record: Record, cupy: Any, name: str) -> type:

@@ -20,6 +20,7 @@ from gpupipe.engine.frames import Frames
 from gpupipe.engine.local import LocalEngine
 from gpupipe.evaluate.metrics import Task
 from gpupipe.evaluate.scores import evaluate
+from gpupipe.models import MODELS as FAMILIES
 from gpupipe.steps import Target
 from gpupipe.steps.graph import bind, matrix
 from gpupipe.steps.profile import take_profile
@@ -117,9 +118,21 @@ MODELS: dict[str, dict[str, Any]] = {
     "xgboost": {"kind": "xgboost", "params": FEW},
     "linear": {"kind": "linear", "params": {"class_weight": "balanced"}},
     "net": {"kind": "linear", "params": {"l1_ratio": 0.5, "C": 0.5}},
+    "lasso": {"kind": "linear", "params": {"penalty": "l1", "alpha": 0.1}},
+    "neighbours": {"kind": "neighbours", "params": {"weights": "distance"}},
+    "svm": {"kind": "svm", "params": {"class_weight": "balanced"}},
+    "poly": {"kind": "svm", "params": {"kernel": "poly", "degree": 2, "coef0": 1.0}},
+    "linear svm": {"kind": "svm", "params": {"kernel": "linear"}},
+    "gaussian": {"kind": "naive_bayes"},
+    "bernoulli": {"kind": "naive_bayes", "params": {"distribution": "bernoulli"}},
     "forest": {"kind": "forest", "params": {"n_estimators": 20, "max_depth": 6}},
     "constant": {"kind": "constant"},
 }
+
+
+def models_for(task: str) -> list[dict[str, Any]]:
+    """Those of `MODELS` that know the task."""
+    return [m for m in MODELS.values() if task in FAMILIES[m["kind"]].tasks]
 
 
 def train_on(fx: Frames, folder: Path, task: str, model: dict[str, Any], **engine: Any) -> Trained:

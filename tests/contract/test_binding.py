@@ -16,10 +16,11 @@ import pytest
 from contract.binding import problem
 from contract.calls import uses_in
 from contract.machine import standing_in
-from contract.pipeline import MODELS, judged_on, learn_everything, train_on
+from contract.pipeline import MODELS, judged_on, learn_everything, models_for, train_on
 from contract.record import Use
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegression, Ridge
+from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR
 
 import gpupipe
 from gpupipe.engine.cluster import cuda_options
@@ -56,7 +57,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> set[Use]:
         learn_everything(CudfFrames(), ["one_hot"], kept=True)
         for task in ("binary", "multiclass", "regression"):
             judged_on(CudfFrames(), task, weighted=True)
-            for model in MODELS.values():
+            for model in models_for(task):
                 train_on(CudfFrames(), folder, task, model)
         train_on(CudfFrames(), folder, "binary", MODELS["xgboost"],
                  memory=Memory(240 << 20, 1, 64))
@@ -163,13 +164,17 @@ def test_the_options_of_a_cluster_are_those_of_dask_cuda(devices):
     LogisticRegression(C=2.0, l1_ratio=0.0, tol=1e-3, max_iter=7, class_weight="balanced"),
     LogisticRegression(C=2.0, l1_ratio=0.5, solver="saga", random_state=1),
     Ridge(alpha=0.5, tol=1e-3, max_iter=9), ElasticNet(alpha=0.5, l1_ratio=0.3, random_state=3),
+    SVC(C=2.0, gamma=0.3, kernel="poly", degree=2, coef0=1.0, max_iter=9, tol=0.1),
+    SVR(C=2.0, gamma=0.3, epsilon=0.2), LinearSVC(dual="auto", random_state=1, max_iter=7),
+    LinearSVR(dual="auto", random_state=1, epsilon=0.2),
     RandomForestClassifier(50, max_depth=4, max_leaf_nodes=9, class_weight="balanced", n_jobs=2,
                            max_samples=0.5, criterion="entropy", random_state=1),
     RandomForestRegressor(50, min_samples_leaf=3, max_features=0.4, bootstrap=False),
-], ids=["logistic", "logistic net", "ridge", "net", "classes", "values"])
+], ids=["logistic", "logistic net", "ridge", "net", "svc", "svr", "linear svc", "linear svr",
+        "classes", "values"])
 def test_a_models_arguments_are_those_of_cuml(estimator):
     kind, arguments = arguments_of(estimator)
-    module = "ensemble" if "Forest" in kind else "linear_model"
+    module = type(estimator).__module__.split(".")[1]
     use = Use(f"cuml.{module}.{kind}", "__init__", 0, tuple(sorted(arguments)))
     assert problem(use) is None
 
@@ -193,12 +198,11 @@ def test_a_treelite_model_is_read_as_treelite_means_it(task):
                                atol=1e-6)
 
 
-def test_the_table_names_parameters_that_scikit_learn_has():
-    for kind, estimator in {"LogisticRegression": LogisticRegression, "Ridge": Ridge,
-                            "ElasticNet": ElasticNet,
-                            "RandomForestClassifier": RandomForestClassifier,
-                            "RandomForestRegressor": RandomForestRegressor}.items():
-        assert set(PAIRS[kind]) <= set(estimator().get_params())
+@pytest.mark.parametrize("estimator", [
+    LogisticRegression, Ridge, ElasticNet, SVC, SVR, LinearSVC, LinearSVR, RandomForestClassifier,
+    RandomForestRegressor])
+def test_the_table_names_parameters_that_scikit_learn_has(estimator):
+    assert set(PAIRS[estimator.__name__]) <= set(estimator().get_params())
 
 
 @pytest.mark.parametrize(("estimator", "words"), [
@@ -206,7 +210,8 @@ def test_the_table_names_parameters_that_scikit_learn_has():
     (ElasticNet(positive=True), "positive=True"), (LinearRegression(), "LinearRegression"),
     (RandomForestRegressor(criterion="absolute_error"), "absolute_error"),
     (RandomForestClassifier(ccp_alpha=0.1), "ccp_alpha"),
-], ids=["warm start", "positive", "no pair", "criterion", "pruning"])
+    (SVC(shrinking=False), "shrinking=False"), (LinearSVC(loss="hinge"), "loss='hinge'"),
+], ids=["warm start", "positive", "no pair", "criterion", "pruning", "shrinking", "hinge"])
 def test_what_cuml_cannot_do_is_refused_by_name(estimator, words):
     with pytest.raises(ConfigError, match=words):
         arguments_of(estimator)

@@ -39,6 +39,9 @@ def test_columns_that_stay_on_the_device_share_a_dictionary_there():
 @pytest.mark.parametrize(("task", "model"), [
     ("binary", "xgboost"), ("multiclass", "xgboost"), ("regression", "xgboost"),
     ("binary", "linear"), ("regression", "net"), ("regression", "constant"),
+    ("regression", "lasso"), ("multiclass", "neighbours"), ("regression", "neighbours"),
+    ("binary", "svm"), ("multiclass", "svm"), ("regression", "poly"), ("multiclass", "linear svm"),
+    ("binary", "gaussian"), ("multiclass", "bernoulli"),
 ])
 def test_a_model_is_trained_and_judged_without_a_copy_to_the_host(task, model, tmp_path):
     expected = train_on(PandasFrames(), tmp_path, task, MODELS[model])

@@ -94,7 +94,11 @@ def test_predict_and_evaluate_use_the_threshold_and_write_the_sets(judged, tmp_p
     bundle = gpupipe.load(judged.bundle)
     assert scored.column_names == ["row", "prediction", "probability", "in_set_no", "in_set_yes"]
     assert scored["prediction"].to_pylist() == bundle.predict(table).tolist()
-    found = scoring.evaluate(judged.run, str(tmp_path / "new.parquet"))["metrics"]
+    answer = scoring.evaluate(judged.run, str(tmp_path / "new.parquet"))
+    found, known = answer["metrics"], judged.summary["intervals"]
+    for name in ("measured", "standard_error", "mean_size"):
+        assert answer["intervals"][name] == pytest.approx(known[name])
+    assert answer["notes"] == [known["text"].replace("(holdout;", "(these rows;")]
     for name in ("f1", "log_loss", "accuracy"):
         assert found[name]["value"] == pytest.approx(judged.metrics[name]["value"])
     record = {k: v for k, v in table.to_pylist()[0].items() if k in bundle.schema.names}

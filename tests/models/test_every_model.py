@@ -26,6 +26,8 @@ TARGETS = {
 }
 each_model = pytest.mark.parametrize("kind", list(MODELS))
 each_task = pytest.mark.parametrize("task", list(TARGETS))
+each_model_and_task = pytest.mark.parametrize(
+    ("kind", "task"), [(kind, task) for kind, family in MODELS.items() for task in family.tasks])
 PARAMS: dict[str, dict] = {
     "xgboost": {"n_estimators": 20}, "lightgbm": {"n_estimators": 20}, "forest": {
         "n_estimators": 20}, "catboost": {"n_estimators": 20, "learning_rate": 0.3},
@@ -60,8 +62,7 @@ def predict(model: FittedModel, rows: Matrix) -> np.ndarray:
     return np.concatenate([model.predict(c) for c in rows.chunks])
 
 
-@each_model
-@each_task
+@each_model_and_task
 class TestEveryModel:
     def test_predictions_have_the_promised_shape_and_are_probabilities(self, kind, task):
         train = problem(task)

@@ -100,6 +100,7 @@ def test_ensembles_of_families(task, how, tmp_path):
 
 
 @pytest.mark.parametrize("tune", [
+    {"prune_on": "rounds"}, {"prune_on": "rounds", "pruner": "hyperband"},
     {"sampler": "random"}, {"pruner": "hyperband"}, {"pruner": "none"}, {"parallel": 3},
     {"objectives": ["quality", "size"]}, {"objectives": ["quality", "latency"]},
     {"space": {**SPACE, "features.encoder": ["ordinal", "target_encode", "one_hot"]}},
@@ -111,6 +112,17 @@ def test_ways_of_searching(tune, tmp_path):
     assert all(t.state in ("complete", "pruned") for t in found.trials)
     best = max(t.score for t in found.trials if t.score is not None)
     assert found.best.score == best or "objectives" in tune
+
+
+def test_a_trial_that_falls_behind_is_ended_after_some_rounds(tmp_path):
+    """Steps that are far too small: after 50 rounds they have learned next to nothing."""
+    space = {"n_estimators": 100, "max_depth": 2, "learning_rate": {"choices": [0.05, 1e-4]}}
+    tune = {"trials": 16, "sampler": "random", "prune_on": "rounds", "space": space}
+    found = trained_on(small_table(), searching(tune=tune), tmp_path).chosen.found
+    ended = [t for t in found.trials if t.state == "pruned"]
+    assert any(t.params["learning_rate"] == 1e-4 for t in ended)
+    assert all(t.score is None and max(t.looks) < 100 for t in ended)
+    assert max(t.units for t in ended) < min(t.units for t in found.trials if t.score)
 
 
 def test_a_grid_is_searched_whole(tmp_path):
