@@ -78,10 +78,9 @@ def reasons_of(
         return None
     if method == "exact":
         try:
-            found = scorer.contributions(rows.table, rows.fold)
+            return scorer.contributions(rows.table, rows.fold, columns)
         except Unexplained:
             return None
-        return by_column(found, owners(scorer.bundles[-1]), columns)
     return sampled_shapley(rows.table, background, lambda t, at: scorer.scores(t, rows.fold[at]),
                            columns, ROUNDS, seed)[0]
 

@@ -237,6 +237,7 @@ def test_of_several_outputs_the_sizes_are_summed_and_kept_apart():
     assert "shap" not in found["features"][0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.integers(-3, 3)), min_size=1, max_size=30))
 def test_ranks_keep_order_and_ties(values):
     x = np.array([np.nan if v is None else v for v in values], float)
@@ -309,6 +310,7 @@ def test_sampled_values_come_near_the_definition_for_more_columns():
 # Slices ----------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
 def test_adjusted_p_values_are_scipys(p):
     np.testing.assert_allclose(benjamini_hochberg(p), stats.false_discovery_control(p), atol=1e-12)

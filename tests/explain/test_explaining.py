@@ -320,3 +320,17 @@ def test_a_bundle_without_contributions_says_so(tmp_path):
     with pytest.raises(DataError, match="cannot say what its columns add: model 'constant'"):
         workflow.predict(done.run, source, tmp_path / "out.parquet", contributions=True)
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_folds_that_chose_other_features_are_scored_with_theirs(tmp_path):
+    config = with_rows(split=FOLDS, select={"methods": [{"method": "mutual_information", "k": 3}]})
+    trained, found = explained(small_table(300), config, tmp_path)
+    scorer, rows = scorer_of(trained, contents_of(trained)), pool(trained)
+    assert len({tuple(b.feature_names) for b in scorer.bundles.values()}) > 1
+    judged = rows.read(rows.sample(300), scorer.columns)
+    np.testing.assert_allclose(scorer.scores(judged.table, judged.fold), judged.prediction,
+                               atol=1e-6)
+    permuted = {c["column"] for c in found["permutation"]["columns"]}
+    assert permuted == set(scorer.bundles[-1].schema.names)
+    assert found["mistakes"]["columns"] == scorer.columns
+    assert any(r["reasons"] for r in found["mistakes"]["rows"])
