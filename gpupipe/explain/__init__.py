@@ -61,12 +61,12 @@ class _Explainer:
         self.labels = metric.needs == "label" and self.task == "binary"
         self.scorer: Scorer = scorer_of(trained, contents)
         self.bundle = self.scorer.bundles[-1]
-        self.columns = list(self.bundle.schema.names)
+        self.columns = self.scorer.columns
         self.pool: Pool = pool(trained)
-        wide = max(self.rules.rows, min(SLICED_ROWS, CELLS // max(len(self.scorer.columns), 1)))
+        wide = max(self.rules.rows, min(SLICED_ROWS, CELLS // max(len(self.columns), 1)))
         searched = self.pool.prediction is not None and self.rules.slices > 0
         self.wide: Judged = self.pool.read(
-            self.pool.sample(wide if searched else self.rules.rows), self.scorer.columns)
+            self.pool.sample(wide if searched else self.rules.rows), self.columns)
         self.slowness = slowness_of(self.bundle.contents.model)
         asked = min(self.rules.rows, len(self.wide))
         rows = min(asked, max(LEAST, int(self.rules.rows / self.slowness)))
@@ -165,16 +165,15 @@ class _Explainer:
                         self.pool.weight, self.pool.rank, self.threshold)
         if not len(at):
             return None
-        columns = self.scorer.columns
-        rows = self.pool.read(at, columns)
-        shap = reasons_of(self.scorer, rows, self.rows.table, columns, method,
+        rows = self.pool.read(at, self.columns)
+        shap = reasons_of(self.scorer, rows, self.rows.table, self.columns, method,
                           self.trained.config.seed)
-        keys = [k for k in self.trained.config.data.key or () if k not in columns]
+        keys = [k for k in self.trained.config.data.key or () if k not in self.columns]
         table = rows.table
         if keys:
             named = self.pool.read(at, keys).table
             table = pa.table({**{k: named.column(k) for k in keys},
-                              **{c: table.column(c) for c in columns}})
+                              **{c: table.column(c) for c in self.columns}})
         assert rows.prediction is not None
         return described(self.task, table, rows.y, rows.prediction,
-                         self.trained.target.classes, columns, shap, self.threshold)
+                         self.trained.target.classes, self.columns, shap, self.threshold)

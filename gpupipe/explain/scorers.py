@@ -15,7 +15,7 @@ from gpupipe.bundle.scoring import Bundle
 from gpupipe.bundle.store import Contents
 from gpupipe.models import FittedModel
 from gpupipe.models.contributions import Contributions, contributions_of
-from gpupipe.select.pruned import pruned
+from gpupipe.select import pruned
 from gpupipe.steps.graph import feature_names
 from gpupipe.training import Trained
 
@@ -93,7 +93,8 @@ def scorer_of(trained: Trained, contents: Contents) -> Scorer:
         # A fold may have chosen other features than the final model.
         fitted = outcome.views[k + 1]
         graph, model = pruned(outcome.candidate.graph, fitted, judge)
-        schema = trained.dataset.schema.select(graph.raw)
+        schema = trained.dataset.schema.select(
+            [f.name for f in trained.dataset.schema if f.name in set(graph.raw)])
         bundles[k] = Bundle(Contents(contents.info, schema, graph, fitted, model), Path())
         rounds[k] = outcome.rounds if _has_rounds(model) else None
     engine = trained.rowed.engine

@@ -331,6 +331,6 @@ def test_folds_that_chose_other_features_are_scored_with_theirs(tmp_path):
     np.testing.assert_allclose(scorer.scores(judged.table, judged.fold), judged.prediction,
                                atol=1e-6)
     permuted = {c["column"] for c in found["permutation"]["columns"]}
-    assert permuted == set(scorer.bundles[-1].schema.names)
+    assert permuted == set(scorer.columns)
     assert found["mistakes"]["columns"] == scorer.columns
     assert any(r["reasons"] for r in found["mistakes"]["rows"])
