@@ -13,7 +13,9 @@ from gpupipe.data.dataset import Dataset
 from gpupipe.data.split import Split, hash_split, place_of, time_split
 from gpupipe.engine.frames import width_of
 from gpupipe.errors import ConfigError, DataError, did_you_mean
+from gpupipe.evaluate.clusters import choose as choose_found
 from gpupipe.evaluate.metrics import choose
+from gpupipe.models import MODELS
 from gpupipe.steps import Feature, Target
 from gpupipe.steps.profile import Profile, target_range
 from gpupipe.steps.scan import PartRows
@@ -47,7 +49,9 @@ def raw_features(config: PipelineConfig, dataset: Dataset) -> list[Feature]:
 
 def check_columns(config: PipelineConfig, dataset: Dataset) -> None:
     """Every column that the config names must be there."""
-    named: list[tuple[tuple[str | int, ...], str]] = [(("data", "target"), config.data.target)]
+    target = config.data.target
+    named: list[tuple[tuple[str | int, ...], str]] = (
+        [] if target is None else [(("data", "target"), target)])
     named += [(("data", "key", i), k) for i, k in enumerate(config.data.key or ())]
     named += [(("split", "group", i), g) for i, g in enumerate(config.split.group or ())]
     named += [(("evaluate", "slices", i), s) for i, s in enumerate(config.evaluate.slices)]
@@ -72,9 +76,13 @@ def check_columns(config: PipelineConfig, dataset: Dataset) -> None:
 
 def check_metrics(config: PipelineConfig, target: Target) -> None:
     """Every metric that the file names must be one of the target's task."""
+    kind = config.model.kind
     for i, name in enumerate(config.evaluate.metrics or ()):
         try:
-            choose(target.task, [name])  # type: ignore[arg-type]
+            if target.task == "unsupervised":
+                choose_found(MODELS[kind].finds, [name])
+            else:
+                choose(target.task, [name])  # type: ignore[arg-type]
         except ConfigError as error:
             raise config.fault(("evaluate", "metrics", i), error.message, error.hint) from None
 
@@ -93,12 +101,14 @@ def split_kind(config: PipelineConfig, target: Target | None) -> str:
         return "group"
     if config.split.time:
         return "time"
-    return "random" if target is None or target.task == "regression" else "stratified"
+    return "stratified" if target is not None and target.classes else "random"
 
 
 def find_target(config: PipelineConfig, profile: Profile) -> tuple[Target, list[str]]:
     """Task, classes and positive label, by the rules of docs/pipeline-file.md."""
     name = config.data.target
+    if name is None:
+        return Target("unsupervised"), []
     dtype = profile.schema[name].dtype
     notes = []
     missing = profile.missing(name)
@@ -191,7 +201,10 @@ def split_rows(
 ) -> tuple[Split, tuple[PartRows, ...]]:
     by, rule, seed = split_kind(config, target), config.split, config.seed
     narrow = width_of(-1, len(target.classes))
-    ys = [encode_target(f.target, target) for f in profile.facts]
+    if target.task == "unsupervised":  # every row takes part, and there is nothing to predict
+        ys = [np.zeros(len(f.key), np.int8) for f in profile.facts]
+    else:
+        ys = [encode_target(f.target, target) for f in profile.facts]
     known = [np.isfinite(y) if target.task == "regression" else y >= 0 for y in ys]
     weights = [_weight(config, f.weight, k) for f, k in zip(profile.facts, known, strict=True)]
     if by == "time":
@@ -204,7 +217,7 @@ def split_rows(
         keys = [f.group if by == "group" and f.group is not None else f.key
                 for f in profile.facts]
         places = [place_of(k, seed) for k in keys]
-        layered = by == "stratified" and target.task != "regression"
+        layered = by == "stratified" and bool(target.classes)
         groups = [np.where(k, y if layered else 0, -1).astype(narrow)
                   for k, y in zip(known, ys, strict=True)]
         classes = len(target.classes) if layered else 1

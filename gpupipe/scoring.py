@@ -27,6 +27,7 @@ from gpupipe.decide.intervals import on_new_data
 from gpupipe.engine.choose import Choice, choose
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.evaluate.scores import evaluate as score
+from gpupipe.models.unsupervised import typed
 from gpupipe.rows import label_of
 from gpupipe.steps.passes import Advance, stage
 
@@ -39,10 +40,11 @@ def predict(
 
     The columns are the bundle's key (or ``row``, from 0), ``prediction``, and ``probability``
     or one ``probability_<class>`` a class; where the bundle has intervals, ``prediction_low``
-    and ``prediction_high``, or for classes one ``in_set_<class>`` each. A name that ends in
-    .parquet or .csv is one file; one without an ending is a folder with a Parquet file for each
-    part of the source, which are scored side by side, by the workers of a Dask cluster where
-    ``engine`` says so. Either appears when it is whole, in place of what was there by its name.
+    and ``prediction_high``, or for classes one ``in_set_<class>`` each; of a model that learned
+    without a target, its outputs. A name that ends in .parquet or .csv is one file; one without an
+    ending is a folder with a Parquet file for each part of the source, which are scored side by
+    side, by the workers of a Dask cluster where ``engine`` says so. Either appears when it is
+    whole, in place of what was there by its name.
     With ``contributions`` there are ``base`` and a ``contribution_<column>`` for each column.
     """
     output, engine = Path(output), engine or EngineConfig()
@@ -174,7 +176,9 @@ def scored_table(
     if not keys:
         columns["row"] = np.arange(first_row, first_row + table.num_rows)
     classes = bundle.classes
-    if not classes:
+    if bundle.outputs:
+        columns |= typed(bundle.outputs, scores)
+    elif not classes:
         columns["prediction"] = scores
     elif scores.ndim == 1:
         columns["prediction"] = pa.array(bundle.labels(scores))
@@ -203,6 +207,9 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
     never saw, and where there is no labelled row.
     """
     bundle = load(target)
+    if bundle.task == "unsupervised":
+        raise ConfigError("this model learned without a target: there are no labels to judge it by",
+                          hint="`gpupipe show` has its metrics, `gpupipe predict` scores new rows")
     name, notes = bundle.info["target"], []
     weight_name = bundle.info["weight"]
     scores, bounds, targets, weights = [], [], [], []

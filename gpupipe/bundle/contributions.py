@@ -55,8 +55,7 @@ def column_contributions(bundle: Bundle, table: Any) -> Contributions:
                                      bundle.features(table.slice(start, BATCH_ROWS)))
         except Unexplained as why:
             raise DataError(f"this bundle cannot say what its columns add: {why}",
-                            hint="leave --contributions out; the run's report has sampled ones"
-                            ) from None
+                            hint="predict without contributions") from None
         parts.append(replace(found, values=by_column(found.values, owner, columns)))
     return replace(parts[0], values=np.concatenate([p.values for p in parts]),
                    base=np.concatenate([p.base for p in parts]))

@@ -45,7 +45,7 @@ def explain(trained: Trained, contents: Contents) -> Json:
     ----------
     contents : what goes into the bundle: the final model, and what its steps learned.
     """
-    if not trained.config.explain.rows:
+    if not trained.config.explain.rows or trained.target.task == "unsupervised":
         return {}
     return _Explainer(trained, contents).all()
 

@@ -27,8 +27,9 @@ Payload = dict[str, Any]
 """A fitted model as plain data: JSON values, NumPy arrays, and bytes of a documented format."""
 
 
-Task = Literal["binary", "multiclass", "regression"]
+Task = Literal["binary", "multiclass", "regression", "unsupervised"]
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
+"""The tasks that predict a target; families that learn without one are in `unsupervised`."""
 
 
 @dataclass(frozen=True)
