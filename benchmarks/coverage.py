@@ -6,9 +6,11 @@
 Each table is split by each seed into a fifth of holdout and five folds; intervals (sets for
 classes) at a coverage of 0.9 are made of the rest, and measured on the holdout. Over the seeds,
 the mean coverage is held against 0.9 with its standard error, that of a mean of so many splits
-(each seed draws other rows for everything). Calibration is judged twice: on folds that it did
-not see, which is what decides, and on the holdout. Exit code 1 if a mean is further than two
-standard errors from what was promised.
+(each seed draws other rows for everything). ``cross`` may be above what it promises.
+
+Calibration is judged twice: on folds that it did not see, which is what decides, and on the
+holdout. Exit code 1 if a mean coverage is below what was promised by more than two standard
+errors, or above it where there is a theorem.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ INTERVALS = {  # table: (source, target, columns that give the target away)
     "diamonds": ("diamonds/diamonds.csv", "price", []),
     "housing": ("housing/housing.csv", "median_house_value", []),
     "taxis": ("taxis/taxis.csv", "fare", ["total", "tip"]),
+    "movies": ("movies/movies.json", "IMDB Rating", ["Rotten Tomatoes Rating", "IMDB Votes"]),
 }
 SETS = {
     "adult": ("adult/adult.data", "outcome", []),
@@ -72,11 +75,13 @@ def family(name: str) -> dict[str, Any]:
     return {"kind": name.split()[-1], "params": FAMILIES[name]}
 
 
-def measure_coverage(data: Path, names: list[str], seeds: int, cache: Path) -> list[dict[str, Any]]:
+def measure_coverage(
+    data: Path, names: list[str], kinds: list[str], seeds: int, cache: Path
+) -> list[dict[str, Any]]:
     """Mean coverage over seeds by table and method, in standard errors off what is promised."""
     rows = []
     for name in names:
-        methods = METHODS if name in INTERVALS else METHODS[:2]
+        methods = [m for m in kinds if name in INTERVALS or m != "cqr"]
         found: dict[str, list[dict[str, Any]]] = {m: [] for m in methods}
         for seed in range(seeds):
             for method in methods:
@@ -144,6 +149,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="the folder of real tables")
     parser.add_argument("--out", type=Path, help="the JSON file to write")
     parser.add_argument("--only", nargs="*", choices=[*INTERVALS, *SETS], help="these tables")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=20, help="splits of each table (20)")
     parser.add_argument("--skip", choices=["coverage", "calibration"], help="leave one part out")
     options = parser.parse_args()
@@ -152,8 +158,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as cache:
         try:
             if options.skip != "coverage":
-                result["coverage"] = measure_coverage(options.data, names, options.seeds,
-                                                      Path(cache))
+                result["coverage"] = measure_coverage(options.data, names, options.methods,
+                                                      options.seeds, Path(cache))
             if options.skip != "calibration":
                 result["calibration"] = measure_calibration(
                     options.data, [n for n in names if n in SETS], Path(cache))
@@ -162,7 +168,9 @@ def main() -> int:
             return error.exit_code
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
-    off = [r for r in result.get("coverage", ()) if abs(r["off"]) > 2]
+    # What has a theorem is to be exact; cross promises no less, and is a little over.
+    off = [r for r in result.get("coverage", ())
+           if r["off"] < -2 or (r["method"] != "cross" and r["off"] > 2)]
     for r in off:
         print(f"{r['table']}, {r['method']}: {r['off']:+.1f} standard errors off")
     return int(bool(off))

@@ -225,6 +225,8 @@ def test_findings_do_not_depend_on_parts_and_batches(tmp_path):
 
 def test_no_leak_is_told_from_a_handful_of_rows(tmp_path):
     assert found_in(leaky(90), tmp_path) == []
+    few = found_in(leaky(180), tmp_path)
+    assert "target-copy:state" in {f.name for f in few} and not any(f.blocks for f in few)
 
 
 def test_check_lists_what_was_found_and_ends_with_four(tmp_path, monkeypatch, capfd):

@@ -107,8 +107,8 @@ class IntervalsConfig(Section):
     coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The share of new rows whose truth they hold; left out, there are none."""
     method: Literal["cross", "split", "cqr"] = "cross"
-    """cross: from all out-of-fold errors; split: from one fold's, which the model then does not
-    learn from; cqr: quantile regression, corrected by its out-of-fold errors (regression)."""
+    """cross: from all out-of-fold errors; split: from those of the last fold, which the model then
+    does not learn from; cqr: as split, around two quantiles (regression)."""
     sets: Literal["lac", "aps"] = "lac"
     """Of labels: lac, the smallest on average; aps, larger where rows are hard."""
 

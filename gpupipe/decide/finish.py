@@ -12,7 +12,7 @@ from gpupipe.config import PipelineConfig
 from gpupipe.data.split import Split
 from gpupipe.decide.calibration import Calibration, calibrate, judge_on
 from gpupipe.decide.evidence import Evidence
-from gpupipe.decide.intervals import Conformal, Intervals, conform, ends_of
+from gpupipe.decide.intervals import APART, Conformal, Intervals, conform, ends_of
 from gpupipe.decide.threshold import USUAL, Decision, decide, given, rule_of
 from gpupipe.errors import ConfigError
 from gpupipe.models import FittedModel
@@ -116,8 +116,8 @@ def check_choices(config: PipelineConfig, target: Target) -> None:
 
 
 def split_for(config: PipelineConfig, split: Split) -> Split:
-    """The split that intervals by ``split`` want: the last fold's rows train no final model."""
-    if config.intervals.coverage is None or config.intervals.method != "split":
+    """The split that intervals want: for an exact promise the last fold trains no final model."""
+    if config.intervals.coverage is None or config.intervals.method not in APART:
         return split
     return replace(split, train=split.folds[-1].train)
 
@@ -149,6 +149,10 @@ def finish(trained: Trained) -> None:
     trained.finished = Finished(calibration, decision, intervals)
     made = (calibration, decision, intervals)
     trained.notes += [one.text for one in made if one is not None]
+    if intervals is not None and intervals.conformal.method in APART:
+        trained.notes.append(
+            f"the {intervals.found['calibration_rows']:,} rows of fold {len(split.folds)} train no "
+            f"final model: intervals by {intervals.conformal.method} come from its errors on them")
 
 
 def _manner(config: PipelineConfig) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class _Explainer:
         self.labels = metric.needs == "label" and self.task == "binary"
         self.scorer: Scorer = scorer_of(trained, contents)
         self.bundle = self.scorer.bundles[-1]
-        self.columns = list(self.bundle.schema.names)
+        self.columns = self.scorer.columns
         self.pool: Pool = pool(trained)
         wide = max(self.rules.rows, min(SLICED_ROWS, CELLS // max(len(self.columns), 1)))
         searched = self.pool.prediction is not None and self.rules.slices > 0

@@ -14,6 +14,7 @@ from gpupipe.bundle.scoring import Bundle
 from gpupipe.bundle.store import Contents
 from gpupipe.models import FittedModel
 from gpupipe.models.contributions import Contributions, Unexplained, contributions_of
+from gpupipe.select import pruned
 from gpupipe.steps.graph import feature_names
 from gpupipe.training import Trained
 
@@ -31,6 +32,11 @@ class Scorer:
     def knows(self, fold: np.ndarray) -> bool:
         """Whether the models of all these folds are there: a search keeps no fold's model."""
         return set(np.unique(fold).tolist()) <= set(self.bundles)
+
+    @property
+    def columns(self) -> list[str]:
+        """The source columns that any of the models needs."""
+        return list(dict.fromkeys(n for b in self.bundles.values() for n in b.schema.names))
 
     def scores(self, table: pa.Table, fold: np.ndarray) -> np.ndarray:
         """Each row's score by the model of its fold."""
@@ -80,7 +86,12 @@ def scorer_of(trained: Trained, contents: Contents) -> Scorer:
     rounds: dict[int, int | None] = {-1: None}
     outcome = trained.model
     for k, model in enumerate(outcome.models):
-        bundles[k] = Bundle(replace(contents, fitted=outcome.views[k + 1], model=model), Path())
+        fitted = outcome.views[k + 1]
+        graph, bare = pruned(outcome.candidate.graph, fitted, model)
+        schema = trained.dataset.schema.select(
+            [f.name for f in trained.dataset.schema if f.name in set(graph.raw)])
+        bundles[k] = Bundle(replace(contents, schema=schema, graph=graph, fitted=fitted,
+                                    model=bare), Path())
         rounds[k] = outcome.rounds if _has_rounds(model) else None
     return Scorer(bundles, rounds)
 

@@ -18,9 +18,8 @@ from gpupipe.inspect.leaks_sample import Sample
 from gpupipe.inspect.relations import Codes, Side
 from gpupipe.inspect.text import drop
 
-SURE = 0.99
-"""Area under the ROC curve, or R squared, of a column that tells the target."""
-SURE_KAPPA = 0.9
+SURE, SURE_KAPPA, SURE_R2 = 0.99, 0.9, 0.995
+"""Area under the ROC curve with Cohen's kappa, or R squared, of a column that tells the target."""
 EXACT = 0.9995
 SHARED, MANY = 0.97, 2
 """Where so many other columns reach that, the table is easy and none of them stops a run."""
@@ -31,6 +30,8 @@ FILLED, OTHERS, PURE = 0.5, 0.005, 0.9
 """Filled in for at least this share of a class, for at most this share of the others, and mostly
 for the class."""
 FEW = 30
+TIMES = ("year", "month", "week", "day", "hour", "date", "time", "timestamp")
+"""Numbers called so tell when a row is of, even where they count the rows."""
 
 
 def column_findings(sample: Sample) -> Iterator[Finding]:
@@ -61,7 +62,7 @@ def names_rows(sample: Sample, name: str) -> bool:
     if looks_like_id(name) or side.numbers is None:
         return looks_like_id(name) or sample.dtypes[name] == "string"
     known = side.numbers[~np.isnan(side.numbers)]
-    return bool(np.ptp(known) + 1 <= 2 * sample.total)
+    return name.lower() not in TIMES and bool(np.ptp(known) + 1 <= 2 * sample.total)
 
 
 def names_entities(sample: Sample, name: str) -> bool:
@@ -76,7 +77,9 @@ def names_entities(sample: Sample, name: str) -> bool:
 
 def certain(power: Power, regression: bool) -> bool:
     """Whether a column tells the target almost without error."""
-    return power.value >= SURE and (regression or power.kappa >= SURE_KAPPA)
+    if regression:
+        return power.value >= SURE_R2
+    return power.value >= SURE and power.kappa >= SURE_KAPPA
 
 
 def _powers(sample: Sample, powers: Mapping[str, Power]) -> Iterator[Finding]:

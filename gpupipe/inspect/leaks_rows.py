@@ -82,12 +82,14 @@ def _twins(sample: Sample, told: Sequence[str]) -> Iterator[Finding]:
     names = [n for n in sample.features if n not in sample.unique and n not in told
              and sample.sides[n].distinct > 1]
     asked, known = np.flatnonzero(sample.judged), np.flatnonzero(~sample.judged)
-    if len(names) < 2 or len(asked) < FEW or len(known) < NEAREST:
+    if len(names) < 2 or len(asked) < FEW:
         return
     rng, sides = np.random.default_rng(0), [sample.sides[n] for n in names]
     asked = np.sort(rng.permutation(asked)[:QUERIES])
     hashes = row_hashes(sides, sample.rows)
     known = known[np.unique(hashes[known], return_index=True)[1]]  # of equal rows the first
+    if len(known) < NEAREST:
+        return
     near, away = nearest_rows(places(sides, rng), asked, known)
     apart = away > APART * away[:, -1:]
     twins = ~apart[:, 0] & apart[:, -1]

@@ -183,7 +183,7 @@ def best_round(found: Sequence[dict[str, Any] | None]) -> int | None:
     they would not be if each fold stopped where its own validation rows like it best. A fold
     that stopped early keeps its last loss.
     """
-    curves = [[-v for v in c["valid"]] if c["maximise"] else c["valid"] for c in found if c]
+    curves = [[-v for v in c["valid"]] if c.get("maximise") else c["valid"] for c in found if c]
     if not curves or len(curves) < len(found):
         return None
     longest = max(len(c) for c in curves)

@@ -32,10 +32,13 @@ from gpupipe.models.cuda import require_cpu
 from gpupipe.models.libraries import optional_library
 from gpupipe.models.trees import (
     LEAST_WEIGHT,
+    NEVER,
     FittedTrees,
     Tree,
     above,
     booster_of,
+    constant,
+    leaf,
     restored_trees,
 )
 from gpupipe.steps.base import Target
@@ -86,6 +89,7 @@ class CatBoost:
     }
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
+    requires: ClassVar[str] = "catboost"
     library = staticmethod(partial(optional_library, "catboost", "CatBoost"))
 
     def __init__(self, params: Mapping[str, Any]) -> None:
@@ -115,9 +119,13 @@ class CatBoost:
         require_cpu("catboost", how.device)
         plan = schedule(self.given, self.params["learning_rate"], valid, target, how)
         params, objective = self._native(train, target, how)
-        watch = _Watch(plan.patience, plan.patience.rounds is not None)
+        watch = _Watch(library, plan.patience)
         params |= {"iterations": plan.rounds, "learning_rate": plan.learning_rate,
                    "metric_period": plan.patience.every(plan.rounds)}
+        if (train.target == train.target[0]).all():
+            # CatBoost will not learn from one value; what there is to learn is plain.
+            rounds = [constant(train.target, objective.link, len(target.classes))]
+            return self._fitted(rounds, train, target, objective, how, None)
         model = library.CatBoost(params)
         try:
             model.fit(_pool(library, train), verbose=False,
@@ -126,11 +134,16 @@ class CatBoost:
         except (library.CatBoostError, ValueError, TypeError) as error:
             raise ConfigError(f"CatBoost refused to train: {str(error).splitlines()[0]}",
                               hint="look at model.params") from error
-        rounds = rounds_of(_described(model), target)
-        return FittedTrees(
-            "catboost", booster_of(rounds, len(train.names), objective.link, how.threads),
-            train.names, target.task, len(rounds),
+        return self._fitted(
+            rounds_of(_described(model), target), train, target, objective, how,
             None if valid is None else _curve(library, model, params["metric_period"]))
+
+    def _fitted(
+        self, rounds: list[list[Tree]], train: Matrix, target: Target,
+        objective: objectives.Objective, how: Training, curve: dict[str, Any] | None,
+    ) -> FittedTrees:
+        booster = booster_of(rounds, len(train.names), objective.link, how.threads)
+        return FittedTrees("catboost", booster, train.names, target.task, len(rounds), curve)
 
     def _native(
         self, train: Matrix, target: Target, how: Training
@@ -143,10 +156,8 @@ class CatBoost:
         if "monotone_constraints" in params:
             params["monotone_constraints"] = constraints.monotone(
                 params["monotone_constraints"], train)
-        if target.task != "regression":
-            # Codes stand for classes, and those that no row of this part has are classes too.
-            params["classes_count" if target.task == "multiclass" else "class_names"] = (
-                len(target.classes) if target.task == "multiclass" else [0, 1])
+        if target.classes:  # codes stand for them, and those that no row has are classes too
+            params["class_names"] = list(range(len(target.classes)))
         return {NATIVE.get(k, k): v for k, v in params.items()} | {
             "random_seed": how.seed, "thread_count": how.threads, "logging_level": "Silent",
             "allow_writing_files": False, "use_best_model": False,
@@ -160,14 +171,19 @@ class CatBoost:
 class _Watch:
     """Told of every round; says whether to go on."""
 
-    def __init__(self, patience: Patience, stops: bool) -> None:
-        self.patience, self.stops = patience, stops
+    def __init__(self, library: Any, patience: Patience) -> None:
+        self.library, self.patience, self.seen = library, patience, 0
 
     def after_iteration(self, info: Any) -> bool:
-        if not self.stops:
-            return True
-        losses = list(info.metrics["validation"].values())[-1]
-        return not self.patience.is_over(losses[-1])
+        metric, losses = list(info.metrics["validation"].items())[-1]
+        if len(losses) == self.seen:
+            return True  # a round whose loss is not looked at
+        self.seen = len(losses)
+        return not self.patience.is_over(losses[-1], _is_gain(self.library, metric))
+
+
+def _is_gain(library: Any, metric: str) -> bool:
+    return bool(library._catboost.is_maximizable_metric(metric))
 
 
 def _pool(library: Any, matrix: Matrix) -> catboost.Pool:
@@ -179,7 +195,7 @@ def _curve(library: Any, model: catboost.CatBoost, every: int) -> dict[str, Any]
     """The losses on the validation part (see `boosting.boost`)."""
     metric, losses = list(model.get_evals_result()["validation"].items())[-1]
     return {"metric": metric, "every": every, "valid": [float(v) for v in losses],
-            "maximise": False}
+            "maximise": _is_gain(library, metric)}
 
 
 def _described(model: catboost.CatBoost) -> dict[str, Any]:
@@ -194,22 +210,26 @@ def _described(model: catboost.CatBoost) -> dict[str, Any]:
 def rounds_of(model: Mapping[str, Any], target: Target) -> list[list[Tree]]:
     """The trees of a CatBoost model in its JSON format: in each round one for every output.
 
-    The bias is added to the leaves of the first round.
+    The bias is added to the leaves of the first round. Classes that no training row has have
+    no leaves; their share is 0.
     """
-    outputs = len(target.classes) if target.task == "multiclass" else 1
+    many = target.task == "multiclass"
+    present = model["model_info"]["class_params"]["class_to_label"] if many else [0]
     scale, bias = model["scale_and_bias"]
-    found = model["features_info"].get("float_features", [])
     features = {f["feature_index"]: (f["flat_feature_index"], f["nan_value_treatment"])
-                for f in found}
+                for f in model["features_info"].get("float_features", [])}
     rounds = []
     for i, tree in enumerate(model["oblivious_trees"]):
-        values = np.array(tree["leaf_values"], np.float64).reshape(-1, outputs) * scale
+        values = np.array(tree["leaf_values"], np.float64).reshape(-1, len(present)) * scale
+        weights = np.array(tree["leaf_weights"], np.float64)
         if i == 0:
             values = values + np.array(bias, np.float64)
-        weights = np.array(tree["leaf_weights"], np.float64)
         splits = [(*features[s["float_feature_index"]], s["border"])
                   for s in tree.get("splits") or ()]
-        rounds.append([unfolded(splits, values[:, o], weights) for o in range(outputs)])
+        made = {int(c): unfolded(splits, v, weights)
+                for c, v in zip(present, values.T, strict=True)}
+        outputs = range(len(target.classes) if many else 1)
+        rounds.append([made.get(o) or leaf(0.0 if i else NEVER) for o in outputs])
     return rounds
 
 

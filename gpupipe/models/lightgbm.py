@@ -38,14 +38,15 @@ DEFAULTS: dict[str, Any] = {
 }
 """Good without tuning; the rest are LightGBM's own."""
 PARAMETERS = frozenset({
-    "alpha", "boosting_type", "colsample_bynode", "colsample_bytree",
+    "alpha", "boosting_type", "cat_l2", "cat_smooth", "colsample_bynode", "colsample_bytree",
     "data_sample_strategy", "drop_rate", "early_stopping_rounds", "eval_metric", "extra_trees",
-    "interaction_constraints", "is_unbalance", "learning_rate", "max_bin",
-    "max_delta_step", "max_depth", "max_drop", "min_child_samples", "min_child_weight",
-    "min_data_in_bin", "min_split_gain", "monotone_constraints", "monotone_penalty",
-    "n_estimators", "num_leaves", "objective", "other_rate", "path_smooth", "reg_alpha",
-    "reg_lambda", "scale_pos_weight", "skip_drop", "subsample", "subsample_for_bin",
-    "subsample_freq", "top_rate", "tweedie_variance_power", "uniform_drop",
+    "interaction_constraints", "is_unbalance", "learning_rate", "max_bin", "max_cat_threshold",
+    "max_cat_to_onehot", "max_delta_step", "max_depth", "max_drop", "min_child_samples",
+    "min_child_weight", "min_data_in_bin", "min_data_per_group", "min_split_gain",
+    "monotone_constraints", "monotone_penalty", "n_estimators", "num_leaves", "objective",
+    "other_rate", "path_smooth", "reg_alpha", "reg_lambda", "scale_pos_weight", "skip_drop",
+    "subsample", "subsample_for_bin", "subsample_freq", "top_rate", "tweedie_variance_power",
+    "uniform_drop",
 })
 """Those of `lightgbm.LGBMModel` that a pipeline file may set, and LightGBM's own beside them."""
 ALIASES = {
@@ -59,17 +60,17 @@ ALIASES = {
     "boosting": "boosting_type", "metric": "eval_metric",
     "bin_construct_sample_cnt": "subsample_for_bin",
 }
-MISSING_NAN, ON_THE_LEFT = 2, 2
-"""Of a node's ``decision_type``: bits 2 and 3 say how missing values are told (2: they are NaN),
-bit 1 that they go left (include/LightGBM/tree.h)."""
+CODED, ON_THE_LEFT, MISSING_NAN = 1, 2, 2
+"""Of a node's ``decision_type``: bit 0 says that it looks at codes, bit 1 that missing values go
+left, bits 2 and 3 how they are told (2: they are NaN) (include/LightGBM/tree.h)."""
 
 
 @register("lightgbm")
 class LightGBM:
     """Trees under the parameter names of `lightgbm.LGBMModel` (or LightGBM's own aliases).
 
-    Rounds and early stopping are those of ``xgboost``. Codes are taken as numbers, and trees
-    grow on the CPU alone. It needs the ``lightgbm`` extra to train, and nothing to score.
+    Rounds and early stopping are those of ``xgboost``. Trees grow on the CPU alone. It needs the
+    ``lightgbm`` extra to train, and nothing to score.
     """
 
     kind: ClassVar[str]
@@ -83,6 +84,7 @@ class LightGBM:
     }
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
+    requires: ClassVar[str] = "lightgbm"
     library = staticmethod(partial(optional_library, "lightgbm", "LightGBM"))
 
     def __init__(self, params: Mapping[str, Any]) -> None:
@@ -173,7 +175,8 @@ def _dataset(
 ) -> lightgbm.Dataset:
     return library.Dataset(
         list(matrix.chunks), label=np.asarray(matrix.target), weight=matrix.weight,
-        reference=reference, params=params, categorical_feature=[], feature_name="auto",
+        reference=reference, params=params,
+        categorical_feature=[i for i, c in enumerate(matrix.categorical) if c],
     )
 
 
@@ -203,7 +206,8 @@ def trees_of(model: str) -> list[Tree]:
     """The trees of a LightGBM model in its text format, in order.
 
     A block a tree, ``name=values`` a line. Inner nodes come first; a child below 0 is the
-    leaf ``-1 - child``. ``x <= threshold`` goes left (src/io/tree.cpp, `Tree::ToString`).
+    leaf ``-1 - child``. ``x <= threshold`` goes left; where a node looks at codes, those of its
+    set do, and threshold is the number of the set (src/io/tree.cpp, `Tree::ToString`).
     """
     blocks = model.partition("end of trees")[0].split("\nTree=")[1:]
     return [_tree(dict(line.split("=", 1) for line in block.splitlines() if "=" in line))
@@ -211,24 +215,47 @@ def trees_of(model: str) -> list[Tree]:
 
 
 def _tree(block: dict[str, str]) -> Tree:
-    def read(name: str, dtype: type) -> np.ndarray:
-        return np.array(block.get(name, "").split(), dtype)
-
-    leaves = read("leaf_value", np.float64)
+    leaves = _read(block, "leaf_value", np.float64)
     inner = len(leaves) - 1
-    left, right = (np.where(c < 0, inner - 1 - c, c)
-                   for c in (read("left_child", np.int64), read("right_child", np.int64)))
-    decision, threshold = read("decision_type", np.int64), read("threshold", np.float64)
+    left, right = (np.where(c < 0, inner - 1 - c, c) for c in (
+        _read(block, "left_child", np.int64), _read(block, "right_child", np.int64)))
+    decision = _read(block, "decision_type", np.int64)
+    threshold = _read(block, "threshold", np.float64)
     # Where training saw no missing value, one counts as 0.
     missing_left = np.where(decision >> 2 & 3 == MISSING_NAN, decision & ON_THE_LEFT != 0,
                             threshold >= 0)
+    coded = decision & CODED != 0
+    # XGBoost's codes go right, LightGBM's left: the sides change places. Codes of neither set,
+    # and missing ones, go right here, and left there.
+    left, right = np.where(coded, right, left), np.where(coded, left, right)
+    missing_left |= coded
     none, zeros = np.full(len(leaves), -1), np.zeros(len(leaves))
-    weight = [read("internal_count", np.float64), read("leaf_count", np.float64)]
+    weight = [_read(block, n, np.float64) for n in ("internal_count", "leaf_count")]
     return Tree(
         np.concatenate([left, none]), np.concatenate([right, none]),
-        np.concatenate([read("split_feature", np.int64), zeros]),
+        np.concatenate([_read(block, "split_feature", np.int64), zeros]),
         np.concatenate([above(threshold), zeros]), np.concatenate([missing_left, zeros != 0]),
-        np.concatenate([read("internal_value", np.float64), leaves]),
+        np.concatenate([_read(block, "internal_value", np.float64), leaves]),
         np.concatenate(weight) if inner else np.ones(1),
-        np.concatenate([read("split_gain", np.float64), zeros]),
+        np.concatenate([_read(block, "split_gain", np.float64), zeros]),
+        _codes(block, np.flatnonzero(coded), threshold),
     )
+
+
+def _codes(
+    block: dict[str, str], nodes: np.ndarray, threshold: np.ndarray
+) -> dict[int, np.ndarray]:
+    """The sets of codes, by node: bits of words of 32, from ``cat_boundaries`` on."""
+    if not len(nodes):
+        return {}
+    starts, words = (_read(block, n, np.int64) for n in ("cat_boundaries", "cat_threshold"))
+    found = {}
+    for node in nodes:
+        number = int(threshold[node])
+        own = words[starts[number] : starts[number + 1]].astype("<u4")
+        found[int(node)] = np.flatnonzero(np.unpackbits(own.view(np.uint8), bitorder="little"))
+    return found
+
+
+def _read(block: dict[str, str], name: str, dtype: type) -> np.ndarray:
+    return np.array(block.get(name, "").split(), dtype)

@@ -65,9 +65,9 @@ class KernelMachine:
         xp = namespace(chunk)
         if not len(self.vectors):  # every value lies within epsilon of the intercept
             return xp.zeros((int(chunk.shape[0]), 1)) + xp.asarray(self.intercept)
-        if self._ready is None or self._ready[0] is not xp:
+        if self._ready is None or self._ready[0] != xp.__name__:
             vectors = xp.asarray(self.vectors).astype("float64")
-            self._ready = (xp, sliced(vectors), _squares(vectors),
+            self._ready = (xp.__name__, sliced(vectors), _squares(vectors),
                            sliced(xp.asarray(self.coefficients)), xp.asarray(self.intercept))
         block = max(1, VALUES_AT_ONCE // max(1, len(self.vectors)))
         starts = range(0, max(1, int(chunk.shape[0])), block)

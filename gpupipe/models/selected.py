@@ -8,13 +8,12 @@ chooses is a `Selector` (`gpupipe.select`); scoring needs none of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 
 from gpupipe.checkpoints import Checkpoints, digest
-from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
 from gpupipe.models.base import (
     FittedModel,
@@ -29,6 +28,7 @@ from gpupipe.models.base import (
     restorable,
     restored,
 )
+from gpupipe.models.wrappers import Picked, taken
 from gpupipe.steps.base import Target
 
 
@@ -139,7 +139,7 @@ class Selected:
             columns_of(train, selection.columns),
             None if valid is None else columns_of(valid, selection.columns), target, how,
         )
-        return FittedSelected(inner, selection, train.names)
+        return FittedSelected.of(inner, selection, train.names)
 
     def _scope(self, checkpoints: Checkpoints) -> Checkpoints:
         """The checkpoints of the choice: whatever the model, where it does not ask the model."""
@@ -160,44 +160,26 @@ def selected(model: Model, selector: Selector) -> Model:
 
 @restorable("selected")
 @dataclass
-class FittedSelected:
-    """A fitted model, and the columns of the matrix that it gets.
+class FittedSelected(Picked):
+    """A fitted model that sees the chosen columns of the matrix, and why they were chosen.
 
-    ``names`` are those of the whole matrix. What is known of rounds and curves is the inner
-    model's.
+    ``names`` are those of the whole matrix. What is known of rounds, curve and judged rows is
+    the inner model's.
     """
 
-    inner: FittedModel
     selection: Selection
     names: tuple[str, ...]
-    kind: str = "selected"
+    kind: str = field(default="selected", init=False)
 
-    @property
-    def rounds(self) -> int | None:
-        return self.inner.rounds
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.curve, self.judged = self.inner.curve, self.inner.judged
 
-    @rounds.setter
-    def rounds(self, rounds: int | None) -> None:
-        self.inner.rounds = rounds
-
-    @property
-    def curve(self) -> dict[str, Any] | None:
-        return self.inner.curve
-
-    @curve.setter
-    def curve(self, curve: dict[str, Any] | None) -> None:
-        self.inner.curve = curve
-
-    @property
-    def judged(self) -> Array | None:
-        return self.inner.judged
-
-    @judged.setter
-    def judged(self, judged: Array | None) -> None:
-        self.inner.judged = judged
-
-    def predict(self, chunk: Array, rounds: int | None = None) -> Array:
-        return self.inner.predict(_taken(chunk, self.selection.columns), rounds)
+    @classmethod
+    def of(
+        cls, inner: FittedModel, selection: Selection, names: tuple[str, ...]
+    ) -> FittedSelected:
+        return cls(inner, np.array(selection.columns, np.int64), selection, names)
 
     def importances(self) -> list[tuple[str, float]]:
         """The inner model's; 0 for what was not chosen."""
@@ -215,7 +197,7 @@ class FittedSelected:
         selection, names = Selection.from_json(payload["selection"]), tuple(payload["names"])
         if not all(0 <= c < len(names) for c in selection.columns):
             raise ValueError("a selection names columns that its matrix does not have")
-        return cls(restored(payload["model"]), selection, names)
+        return cls.of(restored(payload["model"]), selection, names)
 
     def without_log(self) -> FittedSelected:
         """The same model without what the choice went by: how long it took differs each time."""
@@ -246,11 +228,4 @@ class _Columns:
     columns: tuple[int, ...]
 
     def __iter__(self) -> Iterator[Array]:
-        return (_taken(chunk, self.columns) for chunk in self.chunks)
-
-
-def _taken(chunk: Array, columns: Sequence[int]) -> Array:
-    """Some columns of a chunk, row by row in memory; the chunk itself where they are all."""
-    if len(columns) == chunk.shape[1]:
-        return chunk
-    return namespace(chunk).ascontiguousarray(chunk[:, np.asarray(columns, np.int64)])
+        return (taken(chunk, np.array(self.columns, np.int64)) for chunk in self.chunks)

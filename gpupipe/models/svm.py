@@ -99,15 +99,16 @@ class SVM:
         x = x.astype("float64")
         if target.task == "regression":
             return self._values(x, y, weight, train.names, how.seed)
-        weight = with_class_weights(self.params["class_weight"], y, target, weight)
+        pull = with_class_weights(self.params["class_weight"], y, target, weight)
         present, code = np.unique(y, return_inverse=True)
         fitted = FittedSVM("svm", None, np.zeros((0, 2)), present, len(target.classes), train.names,
                            target.task)
         if len(present) == 1:
             return fitted
-        rows = _Rows(x, code, weight)
+        rows = _Rows(x, code, pull)
         fitted.machine = self._machine(rows, len(present), how.seed)
-        fitted.sigmoids = self._sigmoids(rows, len(present), how.seed)
+        # The weights of classes move the border; how likely a class is beyond it they do not tell.
+        fitted.sigmoids = self._sigmoids(rows, len(present), how.seed, weight)
         return fitted
 
     def _check_rows(self, rows: int) -> None:
@@ -129,7 +130,9 @@ class SVM:
         return FittedSVM("svm", machine, np.array([[spread, centre]]), np.zeros(0, np.int64), 0,
                          names, "regression")
 
-    def _sigmoids(self, rows: _Rows, classes: int, seed: int) -> np.ndarray:
+    def _sigmoids(
+        self, rows: _Rows, classes: int, seed: int, weight: np.ndarray | None
+    ) -> np.ndarray:
         width = 1 if classes == 2 else classes
 
         def margins(learned: np.ndarray, judged: np.ndarray) -> np.ndarray:
@@ -148,7 +151,7 @@ class SVM:
             return found
 
         fold = platt.folds_of(rows.y, self.params["cv"], seed)
-        return platt.sigmoids(platt.out_of_fold(margins, fold, width), rows.y, rows.weight)
+        return platt.sigmoids(platt.out_of_fold(margins, fold, width), rows.y, weight)
 
     def _machine(self, rows: _Rows, classes: int, seed: int) -> Machine:
         """A machine for so many classes, numbered from 0; for values where there are none."""

@@ -10,8 +10,8 @@ from the library's own, in float64, by the rounding of float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -56,6 +56,7 @@ class Tree:
     value : what a leaf adds to its output; of an inner node, the mean of its leaves', or 0.
     weight : of the training rows that came to a node.
     gain : of a node's split; its share of all is the feature's importance.
+    codes : of nodes that look at unordered codes, by their numbers, the codes that go right.
     """
 
     left: np.ndarray
@@ -66,6 +67,30 @@ class Tree:
     value: np.ndarray
     weight: np.ndarray
     gain: np.ndarray
+    codes: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+
+NEVER = -100.0
+"""A margin from which a logistic or softmax makes no more than 4e-44, and an exponential too."""
+
+
+def leaf(value: float) -> Tree:
+    """A tree of its root alone."""
+    one = np.ones(1)
+    return Tree(-one.astype(np.int64), -one.astype(np.int64), 0 * one, 0 * one, one < 0,
+                value * one, one, 0 * one)
+
+
+def constant(y: np.ndarray, link: Link, classes: int) -> list[Tree]:
+    """The trees of one round that predict the one value, or class, that ``y`` has."""
+    value = float(y[0])
+    if link == "softmax":
+        return [leaf(0.0 if c == value else NEVER) for c in range(classes)]
+    if link == "logistic":
+        return [leaf(-NEVER if value else NEVER)]
+    if link == "log":
+        value = float(np.log(value)) if value > 0 else NEVER
+    return [leaf(value)]
 
 
 def above(thresholds: np.ndarray) -> np.ndarray:
@@ -93,7 +118,8 @@ def _levels(tree: Tree) -> Tree:
     is_leaf = tree.left[old] < 0
     left, right = (np.where(is_leaf, -1, new[side[old]]) for side in (tree.left, tree.right))
     return Tree(left, right, tree.feature[old], tree.threshold[old], tree.missing_left[old],
-                tree.value[old], tree.weight[old], tree.gain[old])
+                tree.value[old], tree.weight[old], tree.gain[old],
+                {int(new[node]): codes for node, codes in tree.codes.items()})
 
 
 def booster_of(
@@ -142,17 +168,22 @@ def _node_arrays(tree: Tree, number: int, features: int) -> dict[str, Any]:
     parents[tree.left[inner]] = parents[tree.right[inner]] = inner
     is_leaf = tree.left < 0
     value = tree.value.astype(np.float32)
-    none, none64 = np.empty(0, np.int32), np.empty(0, np.int64)
+    coded = np.array(sorted(tree.codes), np.int32)
+    codes = [tree.codes[int(node)].astype(np.int32) for node in coded]
+    sizes = np.array([len(c) for c in codes], np.int64)
+    split_type = np.zeros(len(is_leaf), np.uint8)
+    split_type[coded] = 1
     return {
-        "base_weights": value, "categories": none, "categories_nodes": none,
-        "categories_segments": none64, "categories_sizes": none64,
+        "base_weights": value, "categories": np.concatenate([*codes, np.empty(0, np.int32)]),
+        "categories_nodes": coded, "categories_segments": np.cumsum(sizes) - sizes,
+        "categories_sizes": sizes,
         "default_left": (tree.missing_left & ~is_leaf).astype(np.uint8), "id": number,
         "left_children": tree.left.astype(np.int32),
         "loss_changes": np.where(is_leaf, 0, tree.gain).astype(np.float32), "parents": parents,
         "right_children": tree.right.astype(np.int32),
         "split_conditions": np.where(is_leaf, value, tree.threshold).astype(np.float32),
         "split_indices": np.where(is_leaf, 0, tree.feature).astype(np.int32),
-        "split_type": np.zeros(len(is_leaf), np.uint8),
+        "split_type": split_type,
         "sum_hessian": np.maximum(tree.weight, LEAST_WEIGHT).astype(np.float32),
         "tree_param": {"num_deleted": "0", "num_feature": str(features),
                        "num_nodes": str(len(is_leaf)), "size_leaf_vector": "1"},

@@ -102,17 +102,16 @@ def upper_tail(z: np.ndarray) -> np.ndarray:
     return np.array([erfc(v / sqrt(2)) / 2 for v in np.asarray(z, float)])
 
 
-def holm(p: np.ndarray, alpha: float) -> np.ndarray:
-    """Which hypotheses are rejected at a family-wise error of ``alpha``.
+def discoveries(p: np.ndarray, alpha: float) -> np.ndarray:
+    """Which hypotheses are rejected where a share ``alpha`` of them may be by mistake.
 
-    S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6, 1979.
+    Y. Benjamini and Y. Hochberg, "Controlling the False Discovery Rate", J. R. Stat. Soc. B 57,
+    1995.
     """
     order = np.argsort(p, kind="stable")
-    limits = alpha / np.arange(len(p), 0, -1)
-    passed = p[order] <= limits
-    count = len(p) if passed.all() else int(np.argmin(passed))
+    passed = np.flatnonzero(p[order] <= alpha * np.arange(1, len(p) + 1) / len(p))
     rejected = np.zeros(len(p), bool)
-    rejected[order[:count]] = True
+    rejected[order[: passed[-1] + 1 if len(passed) else 0]] = True
     return rejected
 
 

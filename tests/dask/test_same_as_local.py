@@ -58,7 +58,8 @@ def test_every_step_learns_the_same(engine_of, tmp_path):
 @pytest.mark.parametrize("kind", list(MODELS))
 @pytest.mark.parametrize("task", list(TARGETS))
 def test_every_model_is_trained_there(kind, task, engine_of, tmp_path):
-    params = {"n_estimators": 20, "max_depth": 3} if kind == "xgboost" else {}
+    trees = kind in ("xgboost", "lightgbm", "catboost", "forest")
+    params = {"n_estimators": 20, "max_depth": 3} if trees else {}
     config = parse_config(settings(task, split={"folds": 2}, model={"kind": kind, "params": params},
                                    evaluate={"baselines": ["constant"]}))
     dataset = in_parts(small_table(1_500), tmp_path, 200)

@@ -15,7 +15,8 @@ import gpupipe
 from gpupipe import scoring
 from gpupipe.config import parse_config
 from gpupipe.errors import ConfigError, DataError
-from gpupipe.models.wrappers import Calibrated, WithInterval, WithSets, innermost
+from gpupipe.models.base import innermost
+from gpupipe.models.wrappers import Calibrated, WithInterval, WithSets
 
 TABLE = small_table(1200)
 FOLDED = {"holdout": 0.25, "folds": 3}
@@ -130,11 +131,13 @@ def test_intervals_of_a_bundle_are_those_that_were_measured(method, tmp_path):
         np.testing.assert_allclose((ends[:, 0] + ends[:, 1]) / 2, bundle.predict(TABLE))
 
 
-def test_split_keeps_a_fold_from_the_model_so_that_its_errors_are_a_new_row_s():
-    config = made("regression", intervals={"coverage": 0.8, "method": "split"})
+@pytest.mark.parametrize("method", ["split", "cqr"])
+def test_a_fold_is_kept_from_the_model_so_that_its_errors_are_a_new_row_s(method):
+    config = made("regression", intervals={"coverage": 0.8, "method": method})
     trained = trained_on(TABLE, config)
     last = trained.split.folds[-1]
     assert not set(trained.split.train) & set(last.valid)
+    assert [n for n in trained.notes if "train no final model" in n]
     oof = trained.model.oof[trained.fold_of_rows() == 2]
     bucket = np.concatenate([r.bucket for r in trained.rowed.rows])
     from gpupipe.bundle.scoring import Bundle

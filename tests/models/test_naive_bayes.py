@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from common.quick import settings as pipeline
+from common.quick import small_table, trained_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from real_tables import joined, real
@@ -108,6 +110,12 @@ def test_values_are_not_for_it():
     train = Matrix((np.ones((2, 1), np.float32),), np.ones(2), None, ("x",), (False,))
     with pytest.raises(ConfigError, match="'naive_bayes' is not for regression"):
         fitted(train, Target("regression", (), 0.0, 1.0))
+
+
+def test_a_pipeline_with_a_numeric_target_is_refused_before_anything_is_learned():
+    with pytest.raises(ConfigError, match="'naive_bayes' is not for regression") as error:
+        trained_on(small_table(60), pipeline("regression", model={"kind": "naive_bayes"}))
+    assert "linear" in str(error.value.hint) and "naive_bayes" not in str(error.value.hint)
 
 
 @pytest.mark.parametrize(("params", "words"), [

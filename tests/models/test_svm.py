@@ -63,6 +63,18 @@ def test_probabilities_are_scikit_learns_calibrated_out_of_fold(
     np.testing.assert_allclose(margins, expected.reshape(margins.shape), atol=1e-6)
 
 
+def test_weights_of_classes_move_the_border_and_not_how_likely_a_class_is(shared_data):
+    """scikit-learn counts the classes of each fold anew, which for two large ones is the same."""
+    train, target = real(shared_data, "binary", 400)
+    fold = folds_of(train.target, 5, 3)
+    splits = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(5)]
+    reference = CalibratedClassifierCV(SVC(class_weight="balanced"), cv=splits, ensemble=False)
+    expected = reference.fit(joined(train), train.target).predict_proba(joined(train))[:, 1]
+    found = predicted(fitted(train, target, class_weight="balanced"), train)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+    assert abs(found.mean() - train.target.mean()) < 0.01
+
+
 @pytest.mark.parametrize(("params", "reference"), [
     ({"C": 3.0, "epsilon": 0.05}, SVR(C=3.0, epsilon=0.05)),
     ({"kernel": "linear", "tol": 1e-6, "max_iter": 50_000},
