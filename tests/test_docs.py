@@ -211,7 +211,20 @@ def test_the_example_of_a_family_is_one(kind):
 # YAML ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", UNSUPERVISED)
+def test_a_family_without_a_target_has_its_section_with_all_parameters(kind):
+    page = (ROOT / "docs" / "unsupervised.md").read_text()
+    heading = next(h for h in re.findall(r"^### (.*)$", page, re.MULTILINE) if f"`{kind}`" in h)
+    told = {r[0].strip("`"): r[1] for r in rows_of(section(page, heading))}
+    known = model_of(kind, {}).params
+    assert set(known) <= set(told)
+    for name, default in known.items():
+        if default is not None:
+            assert f"`{str(default).lower() if isinstance(default, bool) else default}`" in told[
+                name]
+
+
+@pytest.mark.parametrize("kind", [k for k in MODELS if k not in UNSUPERVISED])
 def test_a_family_has_its_section_with_all_that_a_search_tries(kind):
     text = section(MODELS_PAGE, f"`{kind}`")
     assert all(f"`{name}`" in text for name in MODELS[kind].space)

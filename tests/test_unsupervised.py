@@ -21,7 +21,8 @@ from gpupipe.errors import ConfigError, DataError
 from gpupipe.steps import STEPS
 
 KINDS = {
-    "kmeans": {"n_clusters": 3}, "dbscan": {"eps": 3.0}, "hdbscan": {"min_cluster_size": 5, "min_samples": 2},
+    "kmeans": {"n_clusters": 3}, "dbscan": {"eps": 3.0},
+    "hdbscan": {"min_cluster_size": 5, "min_samples": 2},
     "isolation_forest": {"n_estimators": 20, "contamination": 0.1}, "pca": {"n_components": 0.9},
     "truncated_svd": {},
 }
