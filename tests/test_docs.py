@@ -165,10 +165,10 @@ def test_the_defaults_on_the_page_are_those_of_the_code(profiled):
         told |= {"drop"} if any("dropped" in r[column] for r in rows) else set()
         assert steps <= told
     header = next(x for x in STEPS_PAGE.splitlines() if x.startswith("| columns | "))
+    supervised = set(MODELS) - set(UNSUPERVISED)
     for needs, column in zip(("anything", "numbers"), header.split("|")[2:4], strict=True):
         told = re.findall(r"`(\w+)`", column)
-        there = {k for k in MODELS if MODELS[k].needs == needs} - set(UNSUPERVISED)
-        assert sorted(told) == sorted(there)
+        assert sorted(told) == sorted(k for k in supervised if MODELS[k].needs == needs)
     assert all(MODELS[kind].needs == "numbers" for kind in UNSUPERVISED)
     datetime = next(s for s in default_steps(features, profile, "numbers") if s.name == "datetime")
     assert f"`parts: [{', '.join(datetime.parts)}]`" in STEPS_PAGE
@@ -210,6 +210,19 @@ def test_the_example_of_a_family_is_one(kind):
 
 
 # YAML ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", UNSUPERVISED)
+def test_a_family_without_a_target_has_its_section_with_all_parameters(kind):
+    page = (ROOT / "docs" / "unsupervised.md").read_text()
+    heading = next(h for h in re.findall(r"^### (.*)$", page, re.MULTILINE) if f"`{kind}`" in h)
+    told = {r[0].strip("`"): r[1] for r in rows_of(section(page, heading))}
+    known = model_of(kind, {}).params
+    assert set(known) <= set(told)
+    for name, default in known.items():
+        if default is not None:
+            assert f"`{str(default).lower() if isinstance(default, bool) else default}`" in told[
+                name]
 
 
 @pytest.mark.parametrize("kind", [k for k in MODELS if k not in UNSUPERVISED])

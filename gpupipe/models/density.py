@@ -32,7 +32,6 @@ from gpupipe.models.base import (
     Matrix,
     Needs,
     Payload,
-    Range,
     Space,
     Task,
     Training,
@@ -55,7 +54,7 @@ class _Density:
     tasks: ClassVar[tuple[Task, ...]] = UNSUPERVISED
     finds: ClassVar[Finds] = "clusters"
     needs: ClassVar[Needs] = "numbers"
-    space: ClassVar[Space]
+    space: ClassVar[Space] = {}
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
     defaults: ClassVar[dict[str, Any]]
@@ -81,7 +80,6 @@ class DBSCAN(_Density):
     """Rows with ``min_samples`` rows (themselves too) within ``eps`` are core samples; core samples
     within ``eps`` of each other are of one cluster. Distances are Euclidean."""
 
-    space: ClassVar[Space] = {"eps": Range(0.05, 5.0, log=True), "min_samples": Range(3, 50)}
     defaults: ClassVar[dict[str, Any]] = {"eps": 0.5, "min_samples": 5}
 
     def fit(
@@ -119,8 +117,6 @@ class HDBSCAN(_Density):
     """Clusters that outlast others while the density asked for rises: scikit-learn's HDBSCAN,
     with Euclidean distances."""
 
-    space: ClassVar[Space] = {"min_cluster_size": Range(5, 500, log=True),
-                              "min_samples": Range(3, 50)}
     defaults: ClassVar[dict[str, Any]] = {
         "min_cluster_size": 5, "min_samples": None, "cluster_selection_epsilon": 0.0,
         "max_cluster_size": None, "cluster_selection_method": "eom",

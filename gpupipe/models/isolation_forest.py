@@ -21,9 +21,7 @@ from gpupipe.models.base import (
     FittedModel,
     Matrix,
     Needs,
-    OneOf,
     Payload,
-    Range,
     Space,
     Task,
     Training,
@@ -54,9 +52,7 @@ class IsolationForest:
     tasks: ClassVar[tuple[Task, ...]] = UNSUPERVISED
     finds: ClassVar[Finds] = "anomalies"
     needs: ClassVar[Needs] = "numbers"
-    space: ClassVar[Space] = {"n_estimators": Range(50, 500, log=True),
-                              "max_samples": OneOf(("auto", 1024, 4096)),
-                              "max_features": Range(0.3, 1.0)}
+    space: ClassVar[Space] = {}
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
 

@@ -24,7 +24,6 @@ from gpupipe.models.base import (
     Matrix,
     Needs,
     Payload,
-    Range,
     Space,
     Task,
     Training,
@@ -64,7 +63,7 @@ class KMeans:
     tasks: ClassVar[tuple[Task, ...]] = UNSUPERVISED
     finds: ClassVar[Finds] = "clusters"
     needs: ClassVar[Needs] = "numbers"
-    space: ClassVar[Space] = {"n_clusters": Range(2, 20)}
+    space: ClassVar[Space] = {}
     streams: ClassVar[bool] = True
     spreads: ClassVar[bool] = False
 

@@ -26,7 +26,6 @@ from gpupipe.models.base import (
     Matrix,
     Needs,
     Payload,
-    Range,
     Space,
     Task,
     Training,
@@ -54,8 +53,7 @@ class UMAP:
     tasks: ClassVar[tuple[Task, ...]] = UNSUPERVISED
     finds: ClassVar[Finds] = "components"
     needs: ClassVar[Needs] = "numbers"
-    space: ClassVar[Space] = {"n_neighbors": Range(5, 100, log=True),
-                              "min_dist": Range(0.0, 0.9)}
+    space: ClassVar[Space] = {}
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
 
