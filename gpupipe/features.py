@@ -45,11 +45,13 @@ def steps_of(config: PipelineConfig) -> list[Step] | None:
 
 
 def default_steps(
-    features: Sequence[Feature], profile: Profile, needs: Needs, encoder: str = "auto"
+    features: Sequence[Feature], profile: Profile, needs: Needs, encoder: str = "auto",
+    labelled: bool = True,
 ) -> list[Step]:
     """Steps by type and cardinality, for a model that takes anything or only numbers.
 
-    ``encoder`` is the step for text of few levels; auto: what suits the model.
+    ``encoder`` is the step for text of few levels; auto: what suits the model. Where there is no
+    target (not ``labelled``) many levels are counted instead of encoded by it.
     """
     few: list[str] = []
     many: list[str] = []
@@ -82,8 +84,11 @@ def default_steps(
     if holes:
         make("impute", columns=holes, indicator=True)
     make("impute", columns=["numeric", "boolean"])
+    if many and not labelled:
+        make("count", columns=many)
+        make("log", columns=many)
     make("scale", columns=["numeric", "boolean"])
-    if many:
+    if many and labelled:
         make("target_encode", columns=many)
     if few:
         make("one_hot" if encoder == "auto" else encoder, columns=few)

@@ -72,7 +72,7 @@ def side_by_side(trained: Trained) -> dict[str, Any] | None:
     ``rows`` judged), ``left_out`` (``name``, ``why``), ``sentence`` and ``about``.
     """
     rule = trained.config.split
-    if rule.honesty is False:
+    if rule.honesty is False or trained.target.task == "unsupervised":
         return None
     usable = _usable(trained)
     group, time = _group(trained, usable), _time(trained, usable)

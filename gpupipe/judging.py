@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gpupipe import unsupervised
 from gpupipe.engine.frames import Column
 from gpupipe.evaluate.curves import curves
 from gpupipe.evaluate.leaderboard import Entry, Leaderboard, leaderboard
@@ -29,6 +30,8 @@ def judge(trained: Trained) -> dict[str, Any]:
     Each part is ``{"model": scores, "baselines": {name: scores}, "differences": {name: scores},
     "rows": n}``; `report.Metrics` is the shape. ``leaderboard`` where there is more than one.
     """
+    if trained.target.task == "unsupervised":
+        return unsupervised.judge(trained)
     found: dict[str, Any] = {}
     if trained.split.holdout and trained.model.final is not None:
         y, weight = trained.target_of(trained.split.holdout)
@@ -98,9 +101,12 @@ def ranked(
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The scores that stand for the run: the holdout's, else the out-of-fold ones, else none."""
-    part: dict[str, Any] = metrics.get("holdout") or metrics.get("cross_validation") or {}
-    return part
+    """The scores that stand for the run: the holdout's, else the out-of-fold ones, else none.
+
+    Without a target there are those of the training rows, where there are no others.
+    """
+    return metrics.get("holdout") or metrics.get("cross_validation") or metrics.get(
+        "training") or {}
 
 
 def _part(
@@ -159,6 +165,8 @@ def judged_rows(trained: Trained) -> tuple[tuple[int, ...], np.ndarray | None]:
 
 def pictures(trained: Trained) -> dict[str, Any]:
     """The curves of the report, of the holdout or the out-of-fold predictions."""
+    if trained.target.task == "unsupervised":
+        return unsupervised.pictures(trained)
     buckets, prediction = judged_rows(trained)
     if prediction is None:
         return {}

@@ -17,9 +17,10 @@ def lint(ready: Prepared) -> list[Finding]:
     Adds to the pipeline's notes the acknowledged names that nothing was found for.
     """
     rule = ready.config.leaks
-    if rule.check == "off":
+    target = ready.config.data.target
+    if rule.check == "off" or target is None:
         return []
-    found, unused = acknowledge(find_leaks(_sample(ready)), rule.acknowledged)
+    found, unused = acknowledge(find_leaks(_sample(ready, target)), rule.acknowledged)
     ready.notes.extend(f"leaks.acknowledged: nothing is found that is called {name!r}"
                        for name in unused)
     waiting = [f for f in found if not f.acknowledged]
@@ -39,7 +40,7 @@ def checked(ready: Prepared) -> list[Finding]:
     return found
 
 
-def _sample(ready: Prepared) -> Sample:
+def _sample(ready: Prepared, target: str) -> Sample:
     """Rows spread over the table, as the model and the split see them."""
     config, dataset, split = ready.config, ready.reader.dataset, ready.split
     width = max(1, len(dataset.schema.fields))
@@ -59,7 +60,7 @@ def _sample(ready: Prepared) -> Sample:
     return sample_of(
         read_rows(dataset, rows, ready.reader.engine.workers), rows, dataset.rows,
         dtypes={f.name: f.dtype for f in dataset.schema},
-        features=ready.candidates[0].graph.raw, target=config.data.target,
+        features=ready.candidates[0].graph.raw, target=target,
         y=time_of(values) if ready.target.task in SURVIVAL else values,
         classes=ready.target.classes, bucket=np.concatenate(bucket),
         nowhere=split.nowhere, judging=judging, by=split.by,

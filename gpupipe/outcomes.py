@@ -56,7 +56,7 @@ def survival_targets(
     """
     seen = _seen(config, profile)
     events = [_events(f.event, seen) for f in profile.facts if f.event is not None]
-    together = signed(np.concatenate(times), np.concatenate(events), config.data.target,
+    together = signed(np.concatenate(times), np.concatenate(events), str(config.data.target),
                       str(config.data.event))
     if not (together > 0).any():
         raise DataError(f"event {config.data.event!r}: it was seen in no row that has a time",

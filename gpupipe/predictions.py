@@ -17,6 +17,7 @@ from gpupipe.errors import DataError
 from gpupipe.judging import levels_of, read_column
 from gpupipe.scoring import bounds_columns
 from gpupipe.training import Trained
+from gpupipe.unsupervised import assigned
 
 FILE = "predictions.parquet"
 ABOUT = b"gpupipe"
@@ -49,7 +50,13 @@ class Kept:
 
 def write(trained: Trained, path: Path) -> None:
     """Write ``path``: key, row, fold (-1: holdout), target (and whether a time's event was seen),
-    weight, slices and prediction."""
+    weight, slices and prediction.
+
+    Without a target, what the final model gives for all rows.
+    """
+    if trained.target.task == "unsupervised":
+        pq.write_table(_found(trained), path)
+        return
     tables = []
     sides = [(trained.oof_buckets, trained.model.oof), (trained.split.holdout,
                                                         trained.model.holdout)]
@@ -62,6 +69,18 @@ def write(trained: Trained, path: Path) -> None:
                  "classes": list(trained.target.classes),
                  "slices": list(trained.config.evaluate.slices)}
         pq.write_table(table.replace_schema_metadata({ABOUT: json.dumps(about)}), path)
+
+
+def _found(trained: Trained) -> pa.Table:
+    """What the final model, learned without a target, gives for every row: key, row, whether
+    it is of the holdout, and the model's outputs."""
+    bucket = np.concatenate([r.bucket for r in trained.rowed.rows])
+    known = tuple(range(trained.split.nowhere))
+    rows = np.flatnonzero(np.isin(bucket, known))
+    columns: dict[str, Any] = {k: read_column(trained, k, known)
+                               for k in trained.config.data.key or ()}
+    columns |= {"row": rows, "holdout": np.isin(bucket[rows], trained.split.holdout)}
+    return pa.table(columns | assigned(trained, known))
 
 
 def _side(trained: Trained, buckets: tuple[int, ...], scores: np.ndarray) -> pa.Table:

@@ -74,7 +74,8 @@ class Binder:
             raise ConfigError("features.encoder is about the default steps; this file has its own",
                               hint="vary features.<step>.<parameter>")
         steps = self.own if self.own is not None else default_steps(
-            self.features, self.profile, model.needs, encoder)
+            self.features, self.profile, model.needs, encoder,
+            labelled=self.target.task != "unsupervised")
         return bind_features(self.config, self.features, varied(steps, choices), self.target,
                              self.profile.constant())
 
@@ -162,6 +163,8 @@ def prepare(
     special = special_task(config) is not None
     if own_steps is None:
         notes += default_notes(binder.features, profile)
+    if target.task == "unsupervised":
+        baselines = False  # there is nothing to beat
     for kind in config.evaluate.baselines if baselines else ():
         if kind == config.model.kind and own_steps is None:
             continue

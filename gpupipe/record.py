@@ -14,6 +14,7 @@ from gpupipe.checkpoints import library_versions
 from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.data.dataset import Dataset
 from gpupipe.describe import column_of
+from gpupipe.evaluate.clusters import METRICS
 from gpupipe.judging import headline, pictures
 from gpupipe.models.base import innermost, layers
 from gpupipe.models.selected import FittedSelected
@@ -23,6 +24,7 @@ from gpupipe.stats.quantiles import Extremes, Histogram
 from gpupipe.steps.graph import Graph
 from gpupipe.steps.profile import MOMENTS
 from gpupipe.training import Trained
+from gpupipe.unsupervised import finds_of
 
 KEPT_LEVELS = 100_000
 """Levels of a column that a bundle keeps for its data contract."""
@@ -55,7 +57,8 @@ def contents_of(trained: Trained) -> Contents:
     info = {
         "name": config.name, "task": trained.target.task,
         "classes": list(trained.target.classes), "target": config.data.target,
-        "target_dtype": trained.dataset.schema[config.data.target].dtype,
+        "target_dtype": None if config.data.target is None
+        else trained.dataset.schema[config.data.target].dtype,
         "key": list(config.data.key or []), "missing": config.data.missing,
         "reader": {"format": config.data.format, "delimiter": config.data.delimiter,
                    "encoding": config.data.encoding, "header": config.data.header,
@@ -76,9 +79,9 @@ def contents_of(trained: Trained) -> Contents:
 def states_of(trained: Trained) -> dict[str, Any]:
     """The profile's states of the columns in use: ``{column: {statistic: {array: values}}}``."""
     found: dict[str, Any] = {}
-    outcome = trained.model
+    outcome, target = trained.model, trained.config.data.target
     graph, _ = pruned(outcome.candidate.graph, outcome.fitted, trained.final)
-    for column in [*graph.raw, trained.config.data.target]:
+    for column in [*graph.raw, *([] if target is None else [target])]:
         mine: dict[str, Any] = {}
         moments = trained.profile.of(column, MOMENTS)
         mine["moments"] = {"count": moments.count, "missing": moments.missing,
@@ -148,7 +151,6 @@ def report_of(
         "timings": trained.timings.stages, "warnings": manifest["notes"],
         "profile": [column_of(trained.profile, f.name) for f in trained.profile.schema
                     if f.name != config.data.target],
-        "target_profile": column_of(trained.profile, config.data.target),
         "metrics": metrics, "slices": sliced, "explanations": explained,
         "importances": [{"feature": n, "gain": v, "share": v}
                         for n, v in trained.final.importances()],
@@ -158,6 +160,10 @@ def report_of(
         "scans": scans_of(outcome.candidate.graph, dataset.rows),
         "versions": manifest["versions"], "seed": config.seed, **trained.finished.to_json(),
     }
+    if config.data.target is not None:
+        data["target_profile"] = column_of(trained.profile, config.data.target)
+    if trained.target.task == "unsupervised":
+        data["headline"] = next(iter(headline(metrics).get("model") or METRICS[finds_of(trained)]))
     if trained.config.leaks.check != "off":
         data["leaks"] = manifest["leaks"]["findings"]
     if headline(metrics):

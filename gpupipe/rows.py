@@ -14,7 +14,9 @@ from gpupipe.data.outcomes import SURVIVAL
 from gpupipe.data.split import Split, hash_split, place_of, time_split
 from gpupipe.engine.frames import width_of
 from gpupipe.errors import ConfigError, DataError, did_you_mean
+from gpupipe.evaluate.clusters import choose as choose_found
 from gpupipe.evaluate.metrics import choose
+from gpupipe.models import MODELS
 from gpupipe.outcomes import special_task, survival_targets
 from gpupipe.steps import Feature, Target
 from gpupipe.steps.profile import Profile, target_range
@@ -49,7 +51,9 @@ def raw_features(config: PipelineConfig, dataset: Dataset) -> list[Feature]:
 
 def check_columns(config: PipelineConfig, dataset: Dataset) -> None:
     """Every column that the config names must be there."""
-    named: list[tuple[tuple[str | int, ...], str]] = [(("data", "target"), config.data.target)]
+    target = config.data.target
+    named: list[tuple[tuple[str | int, ...], str]] = (
+        [] if target is None else [(("data", "target"), target)])
     named += [(("data", "key", i), k) for i, k in enumerate(config.data.key or ())]
     named += [(("split", "group", i), g) for i, g in enumerate(config.split.group or ())]
     named += [(("evaluate", "slices", i), s) for i, s in enumerate(config.evaluate.slices)]
@@ -74,9 +78,13 @@ def check_columns(config: PipelineConfig, dataset: Dataset) -> None:
 
 def check_metrics(config: PipelineConfig, target: Target) -> None:
     """Every metric that the file names must be one of the target's task."""
+    kind = config.model.kind
     for i, name in enumerate(config.evaluate.metrics or ()):
         try:
-            choose(target.task, [name])  # type: ignore[arg-type]
+            if target.task == "unsupervised":
+                choose_found(MODELS[kind].finds, [name])
+            else:
+                choose(target.task, [name])  # type: ignore[arg-type]
         except ConfigError as error:
             raise config.fault(("evaluate", "metrics", i), error.message, error.hint) from None
 
@@ -102,6 +110,8 @@ def find_target(config: PipelineConfig, profile: Profile) -> tuple[Target, list[
     """Task, classes and positive label, by the rules of docs/pipeline-file.md."""
     special = special_task(config)
     name = config.data.target
+    if name is None:
+        return Target("unsupervised"), []
     dtype = profile.schema[name].dtype
     notes = []
     missing = profile.missing(name)
@@ -194,7 +204,10 @@ def split_rows(
 ) -> tuple[Split, tuple[PartRows, ...]]:
     by, rule, seed = split_kind(config, target), config.split, config.seed
     narrow = width_of(-1, len(target.classes))
-    ys = [encode_target(f.target, target) for f in profile.facts]
+    if target.task == "unsupervised":  # every row takes part, and there is nothing to predict
+        ys = [np.zeros(len(f.key), np.int8) for f in profile.facts]
+    else:
+        ys = [encode_target(f.target, target) for f in profile.facts]
     if target.task in SURVIVAL:
         ys = survival_targets(config, profile, ys)
     known = [y >= 0 if target.classes else np.isfinite(y) for y in ys]

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from gpupipe.bundle.contributions import contribution_columns
 from gpupipe.bundle.scoring import BATCH_ROWS, Bundle, load
 from gpupipe.checkpoints import temporary_name
 from gpupipe.config import EngineConfig
@@ -26,6 +27,7 @@ from gpupipe.decide.intervals import on_new_data
 from gpupipe.engine.choose import Choice, choose
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.evaluate.scores import evaluate as score
+from gpupipe.models.unsupervised import typed
 from gpupipe.outcomes import signed_column
 from gpupipe.rows import label_of
 from gpupipe.steps.passes import Advance, stage
@@ -33,16 +35,18 @@ from gpupipe.steps.passes import Advance, stage
 
 def predict(
     target: Path, source: object, output: Path, *, engine: EngineConfig | None = None,
-    progress: Any = None,
+    contributions: bool = False, progress: Any = None,
 ) -> dict[str, Any]:
     """Score a source of any size, batch by batch, to ``output``.
 
     The columns are the bundle's key (or ``row``, from 0), ``prediction``, and ``probability``
     or one ``probability_<class>`` a class; where the bundle has intervals, ``prediction_low``
-    and ``prediction_high``, or for classes one ``in_set_<class>`` each. A name that ends in
-    .parquet or .csv is one file; one without an ending is a folder with a Parquet file for each
-    part of the source, which are scored side by side, by the workers of a Dask cluster where
-    ``engine`` says so. Either appears when it is whole, in place of what was there by its name.
+    and ``prediction_high``, or for classes one ``in_set_<class>`` each; of a model that learned
+    without a target, its outputs. A name that ends in .parquet or .csv is one file; one without an
+    ending is a folder with a Parquet file for each part of the source, which are scored side by
+    side, by the workers of a Dask cluster where ``engine`` says so. Either appears when it is
+    whole, in place of what was there by its name.
+    With ``contributions`` there are ``base`` and a ``contribution_<column>`` for each column.
     """
     output, engine = Path(output), engine or EngineConfig()
     if output.suffix not in (".parquet", ".csv", ""):
@@ -63,9 +67,9 @@ def predict(
         with stage(progress, "predict", dataset.rows) as advance:
             if output.suffix:
                 tables = dataset.stream(_columns(bundle, keys), BATCH_ROWS)
-                _write_file(bundle, tables, keys, output, advance=advance)
+                _write_file(bundle, tables, keys, output, contributions, advance=advance)
             else:
-                _write_folder(bundle, dataset, keys, output, advance, choice)
+                _write_folder(bundle, dataset, keys, output, contributions, advance, choice)
         return {"output": str(output), "rows": dataset.rows,
                 "quarantined": dataset.quarantine.count,
                 "quarantine": dataset.quarantine.reasons, "notes": list(dataset.notes),
@@ -73,14 +77,14 @@ def predict(
 
 
 def _write_file(
-    bundle: Bundle, tables: Iterable[pa.Table], keys: list[str], path: Path, first_row: int = 0,
-    advance: Advance = lambda n: None,
+    bundle: Bundle, tables: Iterable[pa.Table], keys: list[str], path: Path,
+    contributions: bool = False, first_row: int = 0, advance: Advance = lambda n: None,
 ) -> int:
     """Score tables to one file, which appears when it is whole. How many rows."""
     temporary, writer, rows = temporary_name(path), None, 0
     try:
         for table in tables:
-            scored = scored_table(bundle, table, keys, first_row + rows)
+            scored = scored_table(bundle, table, keys, first_row + rows, contributions)
             writer = writer or _writer(temporary, path.suffix, scored.schema)
             writer.write_table(scored)
             rows += table.num_rows
@@ -96,8 +100,8 @@ def _write_file(
 
 
 def _write_folder(
-    bundle: Bundle, dataset: Dataset, keys: list[str], output: Path, advance: Advance,
-    choice: Choice,
+    bundle: Bundle, dataset: Dataset, keys: list[str], output: Path, contributions: bool,
+    advance: Advance, choice: Choice,
 ) -> None:
     """A file for each part, in a folder that takes the place of the one that is there."""
     strange = [p.name for p in sorted(output.glob("*")) if not FILE.fullmatch(p.name)]
@@ -116,7 +120,8 @@ def _write_folder(
                 dataset = on_disk(dataset, temporary / ".source")
             starts = np.cumsum([0, *(p.rows for p in dataset.parts)]).tolist()
             engine.pin(bundle)
-            part = _ScorePart(bundle, dataset, tuple(keys), tuple(starts), temporary)
+            part = _ScorePart(bundle, dataset, tuple(keys), tuple(starts), temporary,
+                              contributions)
             for index, written in enumerate(engine.ordered(part, range(len(dataset.parts)))):
                 if written != dataset.parts[index].rows:
                     raise DataError(f"part {index} changed while it was scored: "
@@ -145,12 +150,14 @@ class _ScorePart:
     keys: tuple[str, ...]
     starts: tuple[int, ...]
     folder: Path
+    contributions: bool
 
     def __call__(self, index: int) -> int:
         tables = self.dataset.parts[index].stream(_columns(self.bundle, list(self.keys)),
                                                   BATCH_ROWS)
         return _write_file(self.bundle, tables, list(self.keys),
-                           self.folder / f"part-{index:05}.parquet", self.starts[index])
+                           self.folder / f"part-{index:05}.parquet", self.contributions,
+                           self.starts[index])
 
 
 FILE = re.compile(r"part-\d{5,}\.parquet")
@@ -161,14 +168,18 @@ def _columns(bundle: Bundle, keys: list[str]) -> list[str]:
     return list(dict.fromkeys([*bundle.schema.names, *keys]))
 
 
-def scored_table(bundle: Bundle, table: pa.Table, keys: list[str], first_row: int) -> pa.Table:
+def scored_table(
+    bundle: Bundle, table: pa.Table, keys: list[str], first_row: int, contributions: bool = False,
+) -> pa.Table:
     """Keys and predictions of a table, as `predict` writes them."""
     scores, bounds = bundle.scored(table)
     columns: dict[str, Any] = {k: _plain(table.column(k)) for k in keys}
     if not keys:
         columns["row"] = np.arange(first_row, first_row + table.num_rows)
     classes = bundle.classes
-    if not classes:
+    if bundle.outputs:
+        columns |= typed(bundle.outputs, scores)
+    elif not classes:
         columns["prediction"] = scores
     elif scores.ndim == 1:
         columns["prediction"] = pa.array(bundle.labels(scores))
@@ -176,7 +187,10 @@ def scored_table(bundle: Bundle, table: pa.Table, keys: list[str], first_row: in
     else:
         columns["prediction"] = pa.array(bundle.labels(scores))
         columns |= {f"probability_{c}": scores[:, i] for i, c in enumerate(classes)}
-    return pa.table(columns | bounds_columns(bounds, classes))
+    columns |= bounds_columns(bounds, classes)
+    if contributions:
+        columns |= contribution_columns(bundle, table, scores)
+    return pa.table(columns)
 
 
 def bounds_columns(bounds: np.ndarray | None, classes: Sequence[str]) -> dict[str, np.ndarray]:
@@ -194,6 +208,9 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
     never saw, and where there is no labelled row.
     """
     bundle = load(target)
+    if bundle.task == "unsupervised":
+        raise ConfigError("this model learned without a target: there are no labels to judge it by",
+                          hint="`gpupipe show` has its metrics, `gpupipe predict` scores new rows")
     name, notes = bundle.info["target"], []
     weight_name = bundle.info["weight"]
     event, events = bundle.info.get("event"), []

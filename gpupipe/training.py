@@ -44,7 +44,7 @@ from gpupipe.steps.scan import Knowledge, Rowed, learn
 from gpupipe.timings import Timings
 from gpupipe.tune import Chosen, choose, graphs_of
 from gpupipe.tune.ensemble import Ensemble, columns_of, fitted_ensemble, united
-from gpupipe.tune.search import Truth
+from gpupipe.tune.workshop import Truth
 
 TOLERANCE = 1.25
 """A predicted peak may pass the limit by this factor: predictions are that good."""
@@ -62,7 +62,8 @@ class Outcome:
         `Trained.oof_rows`; None where there is no such part.
     selections : the features that each fold chose; empty where none were chosen.
     models : those of the folds, which gave ``oof`` by their first ``rounds`` rounds; none of a
-        model that a search found.
+        model that a search found. Without a target what they give is not of one kind: there
+        is no ``oof``.
     """
 
     candidate: Candidate
@@ -300,7 +301,8 @@ def _train_all(
     total = len(split.folds) * len(candidates) + final * (len(candidates) + len(ready))
     with stage(progress, "train", total, "models") as advance:
         trainer = bench(candidates, fitted, trained.checkpoints, advance)
-        number = trained.fold_of_rows() if split.folds else None
+        labelled = trained.target.task != "unsupervised"
+        number = trained.fold_of_rows() if split.folds and labelled else None
         for candidate, views, folds in zip(candidates, fitted, trainer.folds(), strict=True):
             curves = [m.curve for m, _ in folds]
             rounds = rounds_of(candidate, curves)

@@ -150,7 +150,7 @@ def _finished(
         **trained.finished.to_json(),
         "cross_validation": metrics.get("cross_validation", {}).get("model", {}),
         "evaluated_on": "holdout" if "holdout" in metrics else
-        "cross_validation" if part else "nothing",
+        "cross_validation" if "cross_validation" in metrics else "training" if part else "nothing",
         **{part: metrics.get(part) for part in TRUST},
         "timings": manifest["timings"], "plan": planned.to_json(),
         "peak_memory_bytes": manifest["peak_memory_bytes"], "notes": manifest["notes"],

@@ -20,10 +20,12 @@ import gpupipe
 from gpupipe.cli.verbs import app
 from gpupipe.config import PipelineConfig, parse_config
 from gpupipe.config.source import parse
+from gpupipe.config.unsupervised import UNSUPERVISED
 from gpupipe.estimator import Pipeline
 from gpupipe.evaluate import METRICS, evaluate, metrics
 from gpupipe.features import NATIVE_LEVELS, ONE_HOT_LEVELS, TEXT_SHARE, default_steps, steps_of
 from gpupipe.models import MODELS, OneOf, linear, model_of, naive_bayes, neighbours, svm
+from gpupipe.select import METHODS
 from gpupipe.steps import STEPS, Feature, categorical, numeric, structure
 from gpupipe.steps.base import ROLES, select
 from gpupipe.steps.graph import bind
@@ -163,9 +165,11 @@ def test_the_defaults_on_the_page_are_those_of_the_code(profiled):
         told |= {"drop"} if any("dropped" in r[column] for r in rows) else set()
         assert steps <= told
     header = next(x for x in STEPS_PAGE.splitlines() if x.startswith("| columns | "))
+    supervised = set(MODELS) - set(UNSUPERVISED)
     for needs, column in zip(("anything", "numbers"), header.split("|")[2:4], strict=True):
         told = re.findall(r"`(\w+)`", column)
-        assert sorted(told) == sorted(k for k in MODELS if MODELS[k].needs == needs)
+        assert sorted(told) == sorted(k for k in supervised if MODELS[k].needs == needs)
+    assert all(MODELS[kind].needs == "numbers" for kind in UNSUPERVISED)
     datetime = next(s for s in default_steps(features, profile, "numbers") if s.name == "datetime")
     assert f"`parts: [{', '.join(datetime.parts)}]`" in STEPS_PAGE
 
@@ -208,7 +212,20 @@ def test_the_example_of_a_family_is_one(kind):
 # YAML ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", UNSUPERVISED)
+def test_a_family_without_a_target_has_its_section_with_all_parameters(kind):
+    page = (ROOT / "docs" / "unsupervised.md").read_text()
+    heading = next(h for h in re.findall(r"^### (.*)$", page, re.MULTILINE) if f"`{kind}`" in h)
+    told = {r[0].strip("`"): r[1] for r in rows_of(section(page, heading))}
+    known = model_of(kind, {}).params
+    assert set(known) <= set(told)
+    for name, default in known.items():
+        if default is not None:
+            assert f"`{str(default).lower() if isinstance(default, bool) else default}`" in told[
+                name]
+
+
+@pytest.mark.parametrize("kind", [k for k in MODELS if k not in UNSUPERVISED])
 def test_a_family_has_its_section_with_all_that_a_search_tries(kind):
     text = section(MODELS_PAGE, f"`{kind}`")
     assert all(f"`{name}`" in text for name in MODELS[kind].space)
@@ -221,7 +238,8 @@ def config_of(text: str) -> PipelineConfig:
     if text.startswith("- "):
         text = "features:\n" + text
     sections, _ = parse(text, "the block", ROOT)
-    data = {"source": "t.csv", "target": "y", **sections.get("data", {})}
+    target = {} if sections.get("model", {}).get("kind") in UNSUPERVISED else {"target": "y"}
+    data = {"source": "t.csv", **target, **sections.get("data", {})}
     return parse_config({**sections, "data": data})
 
 
@@ -370,3 +388,28 @@ def test_the_map_of_the_design_page_has_every_room_and_no_other():
 def test_every_module_that_a_page_names_is_there(page):
     for name in re.findall(r"`((?:gpupipe/|tests/)?[a-z_]+/[a-z_]+\.py)`", page.read_text()):
         assert (ROOT / name).exists() or (ROOT / "gpupipe" / name).exists(), name
+
+
+# Selection -------------------------------------------------------------------------------------
+
+
+SELECTION_PAGE = (ROOT / "docs" / "selection.md").read_text()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_parameter_of_a_method_of_selection_is_documented(name):
+    found = [(r[0].strip("`"), r[1]) for r in rows_of(section(SELECTION_PAGE, f"`{name}`"))]
+    assert found == [(k, written(f.default)) for k, f in METHODS[name].model_fields.items()]
+    choices = METHODS[name].model_json_schema()["properties"].values()
+    assert all(f"`{option}`" in section(SELECTION_PAGE, f"`{name}`")
+               for parameter in choices for option in parameter.get("enum") or [])
+
+
+def test_the_page_of_selection_has_every_method_and_no_other():
+    titles = re.findall(r"^### `(\w+)`", SELECTION_PAGE, re.MULTILINE)
+    assert sorted(titles) == sorted(METHODS)
+    assert [r[0] for r in rows_of(SELECTION_PAGE) if "](#" in r[0]] == [f"[`{n}`](#{n})"
+                                                                        for n in titles]
+    told = section((ROOT / "docs" / "pipeline-file.md").read_text(),
+                   "`select`: which features the model gets")
+    assert all(f"`{name}`" in told for name in METHODS)

@@ -189,6 +189,7 @@ def test_an_event_is_read_from_any_two_values(column, positive):
     (pa.array([None, *EVENTS[1:]], pa.bool_()), {}, DataError, "missing in 1 rows that have a"),
     (EVENTS, {"event": "evnt"}, ConfigError, "no column 'evnt'"),
     (EVENTS, {"event": "time"}, ConfigError, "is the target or the weight too"),
+    (EVENTS, {"target": None}, ConfigError, "an event belongs to a time"),
     (EVENTS, {"task": "regression"}, ConfigError, "with an event the task is survival"),
 ])
 def test_an_event_that_cannot_be_is_refused(column, data, error, words):

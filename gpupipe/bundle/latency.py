@@ -25,15 +25,19 @@ def golden_records(bundle: Bundle) -> list[dict[str, Any]]:
     return table.to_pylist()
 
 
-def single_row(bundles: Sequence[Bundle], calls: int = CALLS) -> list[dict[str, float]]:
+def single_row(
+    bundles: Sequence[Bundle], calls: int = CALLS, warm: int = WARM,
+    records: Sequence[list[dict[str, Any]]] | None = None,
+) -> list[dict[str, float]]:
     """Seconds for `predict_one` of each bundle: ``{"median", "p95", "calls"}``.
 
     Bundles take turns call by call, so that what else the machine does falls on all alike.
+    Without ``records`` for each of them, they are called with their golden rows.
     """
-    records = [golden_records(b) for b in bundles]
+    records = [golden_records(b) for b in bundles] if records is None else records
     taken: list[list[float]] = [[] for _ in bundles]
     for b, rows in zip(bundles, records, strict=True):
-        for i in range(WARM):
+        for i in range(warm):
             b.predict_one(rows[i % len(rows)])
     began = time.perf_counter()
     for i in range(calls):

@@ -17,6 +17,7 @@ from gpupipe.data.schema import ARROW_TYPES, Schema
 from gpupipe.engine.collections import is_collection, map_rows
 from gpupipe.engine.frames import PandasFrames
 from gpupipe.errors import DataError, did_you_mean
+from gpupipe.models.unsupervised import typed
 from gpupipe.steps.graph import Batch, feature_names, matrix
 
 BATCH_ROWS = 131_072
@@ -45,13 +46,18 @@ class Bundle:
 
     @property
     def task(self) -> str:
-        """binary, multiclass or regression."""
+        """binary, multiclass, regression or unsupervised."""
         return str(self.info["task"])
 
     @property
     def classes(self) -> list[str]:
         """Labels in the order of the probabilities; empty for regression."""
         return list(self.info["classes"])
+
+    @property
+    def outputs(self) -> list[str]:
+        """What a model that learned without a target gives of a row; else empty."""
+        return list(getattr(self.contents.model, "outputs", ()))
 
     @property
     def threshold(self) -> float:
@@ -87,17 +93,22 @@ class Bundle:
         Of a Dask data frame another one, with the classes as columns.
         """
         if not self.classes:
-            raise DataError(f"a {self.task} bundle has no probabilities", hint="use predict")
+            raise DataError(f"a{'n' * (self.task[0] == 'u')} {self.task} bundle has no "
+                            "probabilities", hint="use predict")
         if is_collection(table):
             return map_rows(table, self.predict_proba, self.classes)
         scores = self.scores(table)
         return np.column_stack([1 - scores, scores]) if scores.ndim == 1 else scores
 
     def predict(self, table: Any) -> Any:
-        """Labels (text), or values (float64): ``[n]``; of a Dask data frame a Dask series."""
+        """Labels (text), or values (float64): ``[n]``; of a Dask data frame a Dask series.
+
+        Of a model that learned without a target the columns of `outputs`: float64
+        ``[n, outputs]``, of a Dask data frame another one.
+        """
         if is_collection(table):
             labels = np.asarray(self.classes, object) if self.classes else None
-            return map_rows(table, self.predict, None, labels)
+            return map_rows(table, self.predict, self.outputs or None, labels)
         scores = self.scores(table)
         return self.labels(scores) if self.classes else scores
 
@@ -146,6 +157,10 @@ class Bundle:
         self, scores: np.ndarray, bounds: np.ndarray | None = None
     ) -> list[dict[str, Any]]:
         """Scores as records, with ``low`` and ``high`` or the ``set`` where there are bounds."""
+        if self.outputs:
+            columns = typed(self.outputs, scores)
+            return [dict(zip(columns, row, strict=True))
+                    for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
         if not self.classes:
             found: list[dict[str, Any]] = [{"prediction": float(s)} for s in scores]
         elif scores.ndim == 1:
@@ -161,7 +176,7 @@ class Bundle:
         return found
 
     def scores(self, table: Any) -> np.ndarray:
-        """P(positive) ``[n]``, probabilities ``[n, classes]`` or values ``[n]``."""
+        """P(positive) ``[n]``, probabilities ``[n, classes]``, values ``[n]``, or `outputs`."""
         chunks = [np.asarray(self.contents.model.predict(m))
                   for m in self._matrices(as_table(table))]
         return np.concatenate(chunks)

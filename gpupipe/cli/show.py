@@ -285,7 +285,12 @@ def proposal(made: Proposal) -> None:
     for remark in look.remarks:
         style = "yellow" if remark.kind in ("leak", "id", "constant", "duplicate") else ""
         stdout().print(Text(f"{remark.kind}: {remark.text}", style=style), soft_wrap=True)
-    say(f"wrote {made.output}; next: gpupipe run {made.output}", "bold")
+    stops = [r.finding.name for r in look.remarks if r.finding and r.finding.blocks]
+    if stops:
+        say(f"wrote {made.output}; a run would stop at {', '.join(stops)}: the file says how to "
+            "mend it", "bold")
+    else:
+        say(f"wrote {made.output}; next: gpupipe run {made.output}", "bold")
 
 
 def _examples(values: Sequence[str], width: int = 48) -> str:

@@ -164,6 +164,9 @@ def predict(
     address: Annotated[
         str | None, typer.Option(help="Score with the workers of this Dask scheduler.")
     ] = None,
+    contributions: Annotated[
+        bool, typer.Option("--contributions", help="Say what each column adds to each score.")
+    ] = False,
     json: Json = False, debug: Debug = False,
 ) -> Answer:
     """Score a table of any size with a trained pipeline."""
@@ -175,7 +178,8 @@ def predict(
     engine = EngineConfig(kind="dask" if workers or address else "auto",
                           workers=workers or "auto", address=address)
     output = output or Path("predictions.parquet" if engine.kind == "auto" else "predictions")
-    written = workflow.predict(show.trained(run), source, output, engine=engine, progress=bars())
+    written = workflow.predict(show.trained(run), source, output, engine=engine,
+                               contributions=contributions, progress=bars())
     return Answer(written, lambda: show.written(output, written))
 
 

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from gpupipe.config.check import Misfit, validated
 from gpupipe.config.choosing import (
@@ -22,6 +29,7 @@ from gpupipe.config.explain import Explain, ExplainConfig
 from gpupipe.config.section import ColumnName, ColumnNames, Section, Texts, short
 from gpupipe.config.source import KeyPath, Origin, plain, read
 from gpupipe.config.units import bytes_of, microseconds_of
+from gpupipe.config.unsupervised import check_target
 from gpupipe.errors import ConfigError, did_you_mean
 
 TYPES = {
@@ -50,8 +58,8 @@ class DataConfig(Section):
         list[Annotated[str, Field(min_length=1)]], Field(min_length=1)
     ] | Annotated[str, Field(min_length=1)]
     """A file, a glob, a folder, or a list of them; relative to the pipeline file."""
-    target: ColumnName
-    """The column to predict."""
+    target: ColumnName | None = None
+    """The column to predict; required, but for a model that learns without one."""
     positive: str | int | float | bool | None = None
     """The label that counts as positive (binary targets); default: the rarer one. With an
     event column, the label that says that the event was seen."""
@@ -92,11 +100,14 @@ class DataConfig(Section):
     def _target_stays(self) -> DataConfig:
         if self.target in self.drop:
             raise Misfit(f"the target {self.target!r} cannot be dropped", key="drop")
-        if self.weight == self.target:
+        if self.weight is not None and self.weight == self.target:
             raise Misfit("the target cannot be the weight too", key="weight")
         if self.event in (self.target, self.weight) and self.event is not None:
             raise Misfit(f"the event {self.event!r} is the target or the weight too",
                          "the target is the time; the event says whether it was seen", "event")
+        if self.event is not None and self.target is None:
+            raise Misfit("an event belongs to a time", "set data.target to the column of times",
+                         "event")
         if self.event is not None and self.task != "auto":
             raise Misfit("with an event the task is survival", "leave data.task out", "task")
         return self
@@ -158,10 +169,26 @@ class SplitConfig(Section):
 class ModelConfig(Section):
     """What learns."""
 
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
+
     kind: str = "xgboost"
     """A registered family: docs/models.md has them all."""
     params: dict[str, Any] = {}
-    """Its parameters, under its library's own names."""
+    """Its parameters, under its library's own names; they may stand beside `kind` too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beside(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("params") or {}, dict):
+            return value
+        own = {k: v for k, v in value.items() if k in cls.model_fields
+               or did_you_mean(str(k), list(cls.model_fields))}
+        beside = {k: v for k, v in value.items() if k not in own}
+        params = own.get("params") or {}
+        for name in beside:
+            if name in params:
+                raise Misfit(f"{name!r} stands under params and beside it", "keep one", name)
+        return {**own, "params": {**params, **beside}} if beside else value
 
 
 class EvaluateConfig(Section):
@@ -304,4 +331,5 @@ def json_schema() -> dict[str, Any]:
 def _configure(raw: dict[str, Any], origin: Origin) -> PipelineConfig:
     config = validated(PipelineConfig, raw, origin)
     config._origin = origin
+    check_target(config)
     return config

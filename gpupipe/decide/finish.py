@@ -128,6 +128,8 @@ def finish(trained: Trained) -> None:
     The model's predictions become the calibrated ones: those of the holdout by what all folds
     taught, each fold's by what the others did.
     """
+    if trained.target.task == "unsupervised":
+        return
     quantiles = trained.outcomes.pop(QUANTILES, None)
     outcome, split = trained.model, trained.split
     if not split.folds:

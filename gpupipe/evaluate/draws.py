@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpupipe.evaluate.metrics import Classified, Compared, Scored, Summed
+from gpupipe.evaluate.metrics import Classified, Scored, Summed
+from gpupipe.evaluate.survival import Compared
 
 Table = Scored | Classified | Summed | Compared
 

@@ -1,8 +1,6 @@
 """SHAP values in few numbers: which features and columns move predictions, how far, which way.
 
-Arrays in, plain data out. A column's contribution is the sum of its features' (one-hot levels,
-parts of a date), row by row, before any size is taken: what two levels add and take away again
-is then nothing.
+Arrays in, plain data out.
 """
 
 from __future__ import annotations
@@ -21,18 +19,6 @@ DOTS = 300
 Json = dict[str, Any]
 
 
-def by_column(values: np.ndarray, owner: Sequence[str], columns: Sequence[str]) -> np.ndarray:
-    """Contributions of the source columns: ``[n, columns, ...]``.
-
-    ``values`` is ``[n, features, ...]`` and ``owner`` each feature's column.
-    """
-    out = np.zeros((len(values), len(columns), *values.shape[2:]))
-    place = {name: i for i, name in enumerate(columns)}
-    for feature, name in enumerate(owner):
-        out[:, place[name]] += values[:, feature]
-    return out
-
-
 def sizes(values: np.ndarray) -> np.ndarray:
     """Mean absolute contribution ``[features]``; of several outputs their sum."""
     mean = np.abs(values).mean(axis=0)
@@ -46,7 +32,8 @@ def order_of(size: np.ndarray) -> list[int]:
 
 def summary(
     values: np.ndarray, features: np.ndarray, names: Sequence[str], owner: Sequence[str],
-    categorical: Sequence[bool], shown: int = SHOWN, dots: int = DOTS,
+    categorical: Sequence[bool], whole: np.ndarray, columns: Sequence[str], shown: int = SHOWN,
+    dots: int = DOTS,
 ) -> Json:
     """The summary of one output's SHAP values, or of several's.
 
@@ -55,6 +42,7 @@ def summary(
     values : float64 ``[n, features]`` or ``[n, features, outputs]``.
     features : the features' own values, ``[n, features]``, NaN for missing.
     names, owner, categorical : of the features: name, source column, whether they are codes.
+    whole, columns : what the source columns add, ``[n, columns, ...]``, and their names.
 
     Returns
     -------
@@ -75,8 +63,6 @@ def summary(
             entry["rank"] = [None if categorical[f] or np.isnan(r) else round(float(r), 3)
                              for r in rank]
         listed.append(entry)
-    columns = list(dict.fromkeys(owner))
-    whole = by_column(values, owner, columns)
     size_of = sizes(whole)
     by_output = np.abs(whole).mean(axis=0) if whole.ndim == 3 else None
     return {

@@ -27,10 +27,13 @@ class Figure:
 
 def figures(curves: Json, learning: Json | None) -> list[Figure]:
     """The figures for whatever ``curves`` holds, in the order of a reader's questions."""
+    from gpupipe.evaluate.found_figures import MAKERS
+
     makers: dict[str, Callable[[Any], Figure]] = {
         "roc": _roc, "precision_recall": _precision_recall, "calibration": _calibration,
         "score_histogram": _scores, "gain": _gain, "predicted_actual": _predicted,
         "residual_predicted": _residual, "residual_histogram": _residuals, "deciles": _deciles,
+        **MAKERS,
     }
     found = [make(curves[name]) for name, make in makers.items() if curves.get(name)]
     if learning and (learning.get("train") or learning.get("valid")):

@@ -3,8 +3,8 @@
 A metric is a function of a *table*: the sufficient statistics of its task, with a leading axis
 of R resamples (R = 1 for the data itself). So the value on all rows and its bootstrap come from
 one formula. The tables are `Scored` (binary: weights at the distinct scores), `Classified`
-(multiclass: weights by class), `Summed` (regression: weighted sums) and `Compared` (times with an
-event: pairs); `samples` makes them.
+(multiclass: weights by class), `Summed` (regression: weighted sums) and `survival.Compared` (times
+with an event: pairs); `samples` makes them.
 
 Where a formula is not defined on a table it gives NaN there, and `undefined` says when that is;
 `evaluate` turns it into an explicit note. Every formula equals scikit-learn's on the same rows.
@@ -180,19 +180,6 @@ class Summed:
     grid: Array
     below: Array
     largest: float
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Times with an event: sums float64[R] over rows, of a metric that is about pairs of them.
-
-    ``concordance`` is the share of concordant pairs of all rows, ``pairs`` how many pairs the
-    rows are in, ``excess`` how many of them are concordant beyond that share (see `survival`).
-    """
-
-    concordance: float
-    pairs: Array
-    excess: Array
 
 
 # Labels: binary and multiclass ---------------------------------------------------------------
@@ -404,13 +391,3 @@ def root_mean_squared_log_error(t: Summed) -> Array:
         no_interval="the bootstrap is not valid for a maximum (Bickel & Freedman 1981)")
 def max_error(t: Summed) -> Array:
     return namespace(t.weight).full(len(t.weight), t.largest)
-
-
-# Times with an event -------------------------------------------------------------------------
-
-
-@metric("concordance_index", "survival", "hazard", greater_is_better=True, needs="order",
-        title="Concordance index", undefined="no two rows can be compared")
-def concordance_index(t: Compared) -> Array:
-    """Harrell's C-index: a row is in twice as many pairs as are counted with it as the first."""
-    return t.concordance + 2 * t.excess / t.pairs

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
+from gpupipe.evaluate.clusters import is_better as found_better
 from gpupipe.evaluate.decisions import accounts
 from gpupipe.evaluate.explain_page import explained
 from gpupipe.evaluate.figures import figures
@@ -130,6 +131,7 @@ class Metrics(TypedDict, total=False):
     holdout: Scored
     cross_validation: Scored
     folds: list[dict[str, float | None]]
+    training: Scored
     leaderboard: dict[str, Any]
     looks: dict[str, Any]
     split_honesty: dict[str, Any]
@@ -227,6 +229,8 @@ def view(data: Report) -> dict[str, Any]:
     basis, label = (metrics.get("holdout") or {}), "holdout"
     if not basis.get("model"):
         basis, label = (metrics.get("cross_validation") or {}), "out-of-fold"
+    if not basis.get("model"):
+        basis, label = (metrics.get("training") or {}), "training"
     headline = data.get("headline") or DEFAULT_METRICS[data["task"]][0]
     shown, rest = _columns(data)
     importances = sorted(data.get("importances") or [], key=lambda i: -(i.get("share") or 0))
@@ -259,6 +263,7 @@ def view(data: Report) -> dict[str, Any]:
 def _comparison(task: Task, name: str, basis: Scored) -> dict[str, Any]:
     """One metric: the model and its baselines on one scale, as shares of the track's width."""
     known = METRICS.get((task, name))
+    greater = known.greater_is_better if known else found_better(name)
     entries = [("model", (basis.get("model") or {}).get(name) or {})]
     entries += [(b, s.get(name) or {}) for b, s in (basis.get("baselines") or {}).items()]
     scale = scale_of([score for _, score in entries])
@@ -269,7 +274,7 @@ def _comparison(task: Task, name: str, basis: Scored) -> dict[str, Any]:
     return {
         "name": name,
         "title": _title(task, name),
-        "better": None if known is None else "higher" if known.greater_is_better else "lower",
+        "better": None if greater is None else "higher" if greater else "lower",
         "model": entries[0][1],
         "entries": [{"name": n, "score": s, "track": track(s, scale)} for n, s in entries],
         "differences": differences,

@@ -15,11 +15,33 @@ Hoeffding 1948, Annals of Mathematical Statistics 19).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from gpupipe.data.outcomes import seen_of, time_of
 from gpupipe.engine.arrays import Array, to_host
-from gpupipe.evaluate.metrics import Compared, Task
+from gpupipe.evaluate.metrics import Task, metric
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Times with an event: sums float64[R] over rows, of a metric that is about pairs of them.
+
+    ``concordance`` is the share of concordant pairs of all rows, ``pairs`` how many pairs the
+    rows are in, ``excess`` how many of them are concordant beyond that share.
+    """
+
+    concordance: float
+    pairs: Array
+    excess: Array
+
+
+@metric("concordance_index", "survival", "hazard", greater_is_better=True, needs="order",
+        title="Concordance index", undefined="no two rows can be compared")
+def concordance_index(t: Compared) -> Array:
+    """Harrell's C-index: a row is in twice as many pairs as are counted with it as the first."""
+    return t.concordance + 2 * t.excess / t.pairs
 
 
 class TimeColumns:

@@ -19,7 +19,7 @@ from gpupipe.evaluate.explain_search import cut_of
 from gpupipe.evaluate.explain_slices import LOSSES, biased_slices, worst_slices
 from gpupipe.evaluate.metrics import Task, choose
 from gpupipe.explain.rows import Judged, Pool, pool
-from gpupipe.explain.scorers import Scorer, owners, scorer_of, slowness_of
+from gpupipe.explain.scorers import Scorer, scorer_of, slowness_of
 from gpupipe.explain.shapley import Shap, reasons_of, shap_of
 from gpupipe.training import Trained
 
@@ -45,7 +45,7 @@ def explain(trained: Trained, contents: Contents) -> Json:
     ----------
     contents : what goes into the bundle: the final model, and what its steps learned.
     """
-    if not trained.config.explain.rows:
+    if not trained.config.explain.rows or trained.target.task == "unsupervised":
         return {}
     return _Explainer(trained, contents).all()
 
@@ -82,8 +82,8 @@ class _Explainer:
         shap, notes = shap_of(self.scorer, self.rows, self.columns, self.task,
                               self.trained.config.seed, self.slowness)
         self.notes += notes
-        permutation = self._permutation()
         ranked = [c["column"] for c in shap.told["columns"]]
+        permutation = self._permutation(ranked)
         found: Json = {
             "basis": self.pool.basis, "rows": len(self.rows), "of": len(self.pool.y),
             "task": self.task, "classes": list(self.trained.target.classes),
@@ -101,7 +101,7 @@ class _Explainer:
         found["notes"] = self.notes
         return {k: v for k, v in found.items() if v or k == "notes"}
 
-    def _permutation(self) -> Json | None:
+    def _permutation(self, columns: list[str]) -> Json | None:
         if self.pool.prediction is None:
             self.notes.append("no row was held out from training: permutation importance, slices "
                               "and mistakes would only say how well it is remembered")
@@ -110,10 +110,9 @@ class _Explainer:
             self.notes.append("a search keeps no fold's model, and there is no holdout: columns "
                               "cannot be permuted honestly")
             return None
-        columns = self._by_importance()
         if len(columns) > PERMUTED:
-            self.notes.append(f"the {PERMUTED} columns with the greatest importance were "
-                              f"permuted, of {len(columns):,}")
+            self.notes.append(f"of {len(columns):,} columns the first {PERMUTED} by their SHAP "
+                              "values were permuted, and looked at for slices")
         fold = self.rows.fold
         return permutation_importance(
             self.task, self.metric, self.rows.table, self.rows.y,
@@ -125,14 +124,6 @@ class _Explainer:
     def _judged(self, scores: np.ndarray) -> np.ndarray:
         """Scores as the metric is given them: by the threshold, where it judges labels."""
         return (scores > self.threshold).astype(float) if self.labels else scores
-
-    def _by_importance(self) -> list[str]:
-        """The columns by the model's own importances, where it has such."""
-        owner = dict(zip(self.bundle.feature_names, owners(self.bundle), strict=True))
-        share = dict.fromkeys(self.columns, 0.0)
-        for feature, value in self.bundle.contents.model.importances():
-            share[owner[feature]] += value
-        return sorted(self.columns, key=lambda c: -share[c])
 
     def _dependence(self, ranked: list[str], shap: Shap) -> list[Json]:
         rows = self.rows.take(np.arange(min(CURVED_ROWS, len(self.rows))))

@@ -91,8 +91,7 @@ def pool(trained: Trained) -> Pool:
     inside = np.concatenate([np.isin(r.bucket, list(buckets)) for r in trained.rowed.rows])
     y, weight = trained.target_of(buckets)
     place = np.flatnonzero(inside)
-    judged = basis == "cross_validation" and outcome.models
-    fold = trained.fold_of_rows() if judged else np.full(len(y), -1)
+    fold = trained.fold_of_rows() if basis == "cross_validation" else np.full(len(y), -1)
     keys = np.concatenate([f.key for f in trained.profile.facts])[place]
     salt = mix64(np.array([trained.config.seed], np.uint64), np)[0]
     return Pool(trained, basis, place, mix64(keys ^ salt, np), y, weight, fold, prediction)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from gpupipe.bundle.contributions import by_column, owners
 from gpupipe.bundle.scoring import Bundle
 from gpupipe.bundle.store import Contents
 from gpupipe.models import FittedModel
-from gpupipe.models.contributions import Contributions, Unexplained, contributions_of
+from gpupipe.models.contributions import Contributions, contributions_of
 from gpupipe.select import pruned
 from gpupipe.steps.graph import feature_names
 from gpupipe.training import Trained
@@ -28,33 +29,36 @@ class Scorer:
 
     bundles: dict[int, Bundle]
     rounds: dict[int, int | None]
+    place: Callable[[np.ndarray], Any] = np.asarray
+    """Takes features to where contributions are worked out."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The source columns that any of the models needs, those of the final one first."""
+        return list(dict.fromkeys(n for b in self.bundles.values() for n in b.schema.names))
 
     def knows(self, fold: np.ndarray) -> bool:
         """Whether the models of all these folds are there: a search keeps no fold's model."""
         return set(np.unique(fold).tolist()) <= set(self.bundles)
 
-    @property
-    def columns(self) -> list[str]:
-        """The source columns that any of the models needs."""
-        return list(dict.fromkeys(n for b in self.bundles.values() for n in b.schema.names))
-
     def scores(self, table: pa.Table, fold: np.ndarray) -> np.ndarray:
         """Each row's score by the model of its fold."""
         return self._by_fold(table, fold, lambda k, rows: self._scores(k, rows))
 
-    def contributions(self, table: pa.Table, fold: np.ndarray) -> np.ndarray:
-        """SHAP values of the features of each row, by the model of its fold.
+    def contributions(
+        self, table: pa.Table, fold: np.ndarray, columns: Sequence[str]
+    ) -> np.ndarray:
+        """What the source columns add to each row's margin by the model of its fold.
 
-        `Unexplained` where a model has none, or where the folds' features differ.
+        `Unexplained` where a model has none.
         """
-        if len({tuple(b.feature_names) for b in self.bundles.values()}) > 1:
-            raise Unexplained("the features differ between the folds")
-        return self._by_fold(table, fold, lambda k, rows: self.explained(k, rows).values)
+        return self._by_fold(table, fold, lambda k, rows: by_column(
+            self.explained(k, rows).values, owners(self.bundles[k]), columns))
 
     def explained(self, k: int, table: pa.Table) -> Contributions:
         """Contributions by the model of one fold."""
         bundle = self.bundles[k]
-        return contributions_of(bundle.contents.model, bundle.features(table),
+        return contributions_of(bundle.contents.model, self.place(bundle.features(table)),
                                 self.rounds[k]).centred()
 
     def _scores(self, k: int, table: pa.Table) -> np.ndarray:
@@ -85,15 +89,16 @@ def scorer_of(trained: Trained, contents: Contents) -> Scorer:
     bundles: dict[int, Any] = {-1: Bundle(contents, Path())}
     rounds: dict[int, int | None] = {-1: None}
     outcome = trained.model
-    for k, model in enumerate(outcome.models):
+    for k, judge in enumerate(outcome.models):
+        # A fold may have chosen other features than the final model.
         fitted = outcome.views[k + 1]
-        graph, bare = pruned(outcome.candidate.graph, fitted, model)
+        graph, model = pruned(outcome.candidate.graph, fitted, judge)
         schema = trained.dataset.schema.select(
             [f.name for f in trained.dataset.schema if f.name in set(graph.raw)])
-        bundles[k] = Bundle(replace(contents, schema=schema, graph=graph, fitted=fitted,
-                                    model=bare), Path())
+        bundles[k] = Bundle(Contents(contents.info, schema, graph, fitted, model), Path())
         rounds[k] = outcome.rounds if _has_rounds(model) else None
-    return Scorer(bundles, rounds)
+    engine = trained.rowed.engine
+    return Scorer(bundles, rounds, np.asarray if engine.remote else engine.fx.to_device)
 
 
 def _has_rounds(model: FittedModel) -> bool:
@@ -115,18 +120,6 @@ def _numbers(value: Any) -> int:
     if isinstance(value, dict):
         return sum(_numbers(v) for v in value.values())
     return sum(_numbers(v) for v in value) if isinstance(value, (list, tuple)) else 0
-
-
-def owners(bundle: Bundle) -> list[str]:
-    """The source column of each feature, in the features' order."""
-    found: list[str] = []
-    for node in bundle.contents.graph.outputs:
-        wide = 1
-        if node.feature.dtype == "block":
-            assert node.made_by is not None
-            wide = len(bundle.contents.fitted.params[node.made_by.key]["names"])
-        found += [node.raw] * wide
-    return found
 
 
 def codes_of(bundle: Bundle) -> Sequence[bool]:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gpupipe.bundle.contributions import by_column, owners
 from gpupipe.evaluate.explain_permutation import numbers_of
 from gpupipe.evaluate.explain_sampled import sampled_shapley
-from gpupipe.evaluate.explain_shap import by_column, summary
+from gpupipe.evaluate.explain_shap import summary
 from gpupipe.explain.rows import Judged
-from gpupipe.explain.scorers import Scorer, codes_of, owners
+from gpupipe.explain.scorers import Scorer, codes_of
 from gpupipe.models.contributions import PREDICTED, Unexplained, affordable_rows
 
 LEAST = 100
@@ -56,11 +57,13 @@ def shap_of(
     except Unexplained as why:
         return _sampled(scorer, rows, columns, task, seed, slowness), [
             f"SHAP values are sampled: {why}"]
-    told = summary(found.values, bundle.features(table), bundle.feature_names, owners(bundle),
-                   codes_of(bundle))
+    owner = owners(bundle)
+    whole = by_column(found.values, owner, columns)
+    told = summary(found.values, bundle.features(table), bundle.feature_names, owner,
+                   codes_of(bundle), whole, columns)
     told |= {"scale": found.scale, "base": np.atleast_1d(found.base[0]).tolist(),
              "method": "exact"}
-    return Shap(told, by_column(found.values, owners(bundle), columns)), []
+    return Shap(told, whole), []
 
 
 def reasons_of(
@@ -75,10 +78,9 @@ def reasons_of(
         return None
     if method == "exact":
         try:
-            found = scorer.contributions(rows.table, rows.fold)
+            return scorer.contributions(rows.table, rows.fold, columns)
         except Unexplained:
             return None
-        return by_column(found, owners(scorer.bundles[-1]), columns)
     return sampled_shapley(rows.table, background, lambda t, at: scorer.scores(t, rows.fold[at]),
                            columns, ROUNDS, seed)[0]
 
@@ -95,7 +97,8 @@ def _sampled(
     )
     numbers = [numbers_of(table.column(c)) for c in columns]
     shown = np.column_stack([np.full(n, np.nan) if v is None else v for v in numbers])
-    told = summary(values, shown, columns, columns, [v is None for v in numbers])
+    told = summary(values, shown, columns, columns, [v is None for v in numbers], values,
+                   columns)
     told |= {"scale": PREDICTED.get(task, "probability"),
              "base": np.atleast_1d(base[0]).tolist(), "method": "sampled", "orders": 2 * ROUNDS}
     return Shap(told, values)

@@ -64,9 +64,8 @@ def power_of(sample: Sample, side: Side) -> Power:
     groups = grouped(side, sample.rows)
     if sample.numbers is not None:
         found = [explained(groups, y, sample.half) for y in (sample.numbers, sample.ranks)]
-        if continuous(side):
-            found.append(neighbours(side, sample.ranks, sample.bucket))
         if side.numbers is not None:
+            found.append(neighbours(side, sample.ranks, sample.bucket))
             found.append(straight(side, sample.numbers))
         share = float(max(0.0, *found))
         return Power(share, share, float("nan"))

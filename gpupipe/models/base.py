@@ -27,9 +27,10 @@ Payload = dict[str, Any]
 """A fitted model as plain data: JSON values, NumPy arrays, and bytes of a documented format."""
 
 
-Task = Literal["binary", "multiclass", "regression", "survival", "hazard"]
+Task = Literal["binary", "multiclass", "regression", "survival", "hazard", "unsupervised"]
 """Of a time with an event, ``survival`` predicts the time and ``hazard`` the relative risk."""
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
+"""The tasks that predict a target; families that learn without one are in `unsupervised`."""
 
 
 @dataclass(frozen=True)

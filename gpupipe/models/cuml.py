@@ -83,6 +83,19 @@ PAIRS: dict[str, Mapping[str, Rule]] = {
         **_unchanged("alpha", "l1_ratio", "fit_intercept", "max_iter", "tol"),
         "random_state": _nothing,  # coordinates are taken in turn, by both
     },
+    "DBSCAN": {**_unchanged("eps", "min_samples"), "n_jobs": _nothing},
+    "HDBSCAN": {
+        **_unchanged("min_cluster_size", "cluster_selection_epsilon", "cluster_selection_method",
+                     "allow_single_cluster"),
+        # scikit-learn counts the row itself, cuML (as the hdbscan package) its neighbours alone.
+        "min_samples": lambda value: {"min_samples": max(1, value - 1)},
+        "max_cluster_size": lambda value: {"max_cluster_size": value or 0},
+        "n_jobs": _nothing, "copy": _nothing,
+    },
+    "IsolationForest": {
+        **_unchanged("n_estimators", "max_samples", "max_features", "bootstrap", "random_state"),
+        "n_jobs": _nothing,
+    },
     "SVC": _unchanged("C", "kernel", "gamma", "degree", "coef0", "tol", "max_iter"),
     "SVR": _unchanged("C", "kernel", "gamma", "degree", "coef0", "epsilon", "tol", "max_iter"),
     "LinearSVC": {
@@ -240,3 +253,35 @@ def _rescaled(
         by_class = compute_class_weight(classes, classes=present, y=y, sample_weight=weight)
         weight = by_class[code] if weight is None else weight * by_class[code]
     return (strength, None) if weight is None else (strength * float(weight.mean()), weight)
+
+
+def clustered(estimator: Any, x: Array, weight: np.ndarray | None) -> Any:
+    """The counterpart of a clustering, fitted to float64 ``[n, features]`` on the device."""
+    kind, arguments = arguments_of(estimator)
+    with LIBRARIES:
+        import cuml.cluster as library
+
+    made = getattr(library, kind)(**arguments, output_type="numpy")
+    given = {} if weight is None else {"sample_weight": namespace(x).asarray(weight)}
+    made.fit(x, **given)
+    return made
+
+
+def isolated(estimator: Any, x: Array) -> Any:
+    """scikit-learn's isolation forest, of trees that cuML has grown from ``x`` on the device."""
+    _, arguments = arguments_of(estimator)
+    with LIBRARIES:
+        import cuml.ensemble as library
+
+    made = library.IsolationForest(**arguments)
+    made.fit(x)
+    return made.as_sklearn()
+
+
+def embedded(params: Mapping[str, Any], seed: int, x: Array) -> np.ndarray:
+    """The places that cuML's UMAP gives the rows of ``x`` ``[n, n_components]``, on the host."""
+    with LIBRARIES:
+        import cuml.manifold as library
+
+    made = library.UMAP(**params, random_state=seed, output_type="numpy")
+    return np.asarray(made.fit_transform(x.astype("float32")))

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 0.05, "num_leaves": 31, "min_child_samples": 20, "subsample": 0.8,
-    "subsample_freq": 1, "colsample_bytree": 0.8, "max_bin": 255,
+    "subsample_freq": 1, "colsample_bytree": 0.8, "max_bin": 255, "cat_smooth": 20.0,
+    "min_data_per_group": 50,
 }
 """Good without tuning; the rest are LightGBM's own."""
 PARAMETERS = frozenset({

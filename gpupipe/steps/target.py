@@ -16,6 +16,7 @@ from pydantic import Field
 
 from gpupipe.data.outcomes import SURVIVAL
 from gpupipe.engine.frames import Column, Frames
+from gpupipe.errors import ConfigError
 from gpupipe.stats.state import Rows, Statistic
 from gpupipe.stats.tables import TargetCounts, TargetSums
 from gpupipe.steps.base import Evidence, Feature, Output, Params, Step, Target, register
@@ -46,6 +47,9 @@ class TargetEncode(Step):
         return 1
 
     def outputs(self, feature: Feature, target: Target) -> tuple[Feature, ...]:
+        if target.task == "unsupervised":
+            raise ConfigError("target_encode needs a target, and this model learns without one",
+                              hint="one_hot, count or ordinal encode without")
         if target.task == "multiclass":
             return tuple(Feature(f"{feature.name}_{c}", "float64") for c in target.classes)
         return (Feature(feature.name, "float64"),)

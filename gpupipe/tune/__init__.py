@@ -15,9 +15,10 @@ from gpupipe.steps.graph import Fitted, Graph
 from gpupipe.steps.scan import Knowledge
 from gpupipe.timings import Timings
 from gpupipe.tune.ensemble import ENSEMBLED, Ensemble, ensemble
-from gpupipe.tune.search import Found, Search, Truth
+from gpupipe.tune.search import Found, Search
 from gpupipe.tune.space import families_of
 from gpupipe.tune.trial import Trial
+from gpupipe.tune.workshop import Truth, Workshop
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def choose(
         return replace(bench(candidates, fitted, NOWHERE, lambda n: None), timings=Timings())
 
     with timings.stage("search"):
-        found = Search(ready, knowledge, layout, truth, trainer, progress).run()
+        found = Search(Workshop(ready, knowledge, layout, truth, trainer), progress).run()
     knowledge.states.clear()  # what they had to say is in the steps
     tried = None
     if rules.kind != "none" and ready.target.task in ENSEMBLED:

@@ -19,8 +19,9 @@ from gpupipe.evaluate.scores import Score, paired_difference
 from gpupipe.models import FittedModel
 from gpupipe.models.ensemble import FittedEnsemble, How, Rule, log_odds, log_of
 from gpupipe.steps.graph import Fitted, Graph, Node, feature_names
-from gpupipe.tune.search import Found, Truth
+from gpupipe.tune.search import Found
 from gpupipe.tune.trial import Trial
+from gpupipe.tune.workshop import Truth
 
 STEPS = 40
 """Greedy steps of a blend: weights are multiples of one fortieth."""

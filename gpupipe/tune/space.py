@@ -114,7 +114,7 @@ def space_of(config: PipelineConfig, task: Task) -> SearchSpace:
         fixed = own.get(kind, {})
         # A grid is of what the file names; the families' own ranges have no end.
         base = {} if config.tune.sampler == "grid" else dict(MODELS[kind].space)
-        families[kind] = {n: w for n, w in base.items() if n not in fixed}
+        families[kind] = {n: w for n, w in base.items() if _goes_with(kind, fixed, n, w)}
     features: dict[str, Range | OneOf] = {}
     for key, given in wanted.items():
         room, _, rest = key.partition(".")
@@ -126,6 +126,18 @@ def space_of(config: PipelineConfig, task: Task) -> SearchSpace:
         except ConfigError as error:
             raise config.fault(("tune", "space", key), error.message, error.hint) from None
     return SearchSpace(families, own, features)
+
+
+def _goes_with(kind: str, fixed: Mapping[str, Any], name: str, where: Range | OneOf) -> bool:
+    """Whether a family takes a dimension beside what is fixed of it, all the way."""
+    if name in fixed:
+        return False
+    try:
+        for value in _ends(where):
+            model_of(kind, {**fixed, name: value})
+    except ConfigError:
+        return False
+    return True
 
 
 def families_of(config: PipelineConfig, task: Task) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from gpupipe.bundle.latency import single_row
 from gpupipe.bundle.scoring import Bundle
 from gpupipe.bundle.store import Contents
 from gpupipe.data.dataset import Dataset
@@ -109,18 +108,9 @@ def measure(
     info = {"task": target.task, "classes": list(target.classes)}
     bundle = Bundle(Contents(info, schema, graph, fitted, model), Path())
     first: pa.Table = next(dataset.stream(batch_rows=1)).slice(0, 1)
-    trial.latency = latency_of(bundle, first.select(schema.names).to_pylist()[0])
+    record = first.select(schema.names).to_pylist()
+    trial.latency = single_row([bundle], TIMED_CALLS, WARM_CALLS, [record])[0]["median"]
     trial.size = size_of(model.payload())
-
-
-def latency_of(bundle: Bundle, record: Mapping[str, Any]) -> float:
-    """Median seconds in which a bundle scores one record."""
-    taken = []
-    for _ in range(WARM_CALLS + TIMED_CALLS):
-        at = time.perf_counter()
-        bundle.predict_one(record)
-        taken.append(time.perf_counter() - at)
-    return statistics.median(taken[WARM_CALLS:])
 
 
 def size_of(value: Any) -> int:

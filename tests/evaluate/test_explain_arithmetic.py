@@ -16,6 +16,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.inspection import partial_dependence
 from sklearn.metrics import log_loss, roc_auc_score
 
+from gpupipe.bundle.contributions import by_column
 from gpupipe.evaluate.explain_dependence import curves_of, dependence, grid_of, scatter
 from gpupipe.evaluate.explain_marks import offsets, shade, strip
 from gpupipe.evaluate.explain_mistakes import described, most_wrong
@@ -33,7 +34,7 @@ from gpupipe.evaluate.explain_search import (
     search,
     tail,
 )
-from gpupipe.evaluate.explain_shap import by_column, ranks, summary
+from gpupipe.evaluate.explain_shap import ranks, summary
 from gpupipe.evaluate.explain_slices import (
     biased_slices,
     expected_losses,
@@ -219,7 +220,7 @@ def test_a_columns_contribution_is_the_sum_of_its_features_row_by_row():
     whole = by_column(values, ["c", "c", "d"], ["d", "c"])
     np.testing.assert_array_equal(whole, [[2.0, 0.0], [-4.0, 1.0]])
     found = summary(values, np.array([[1.0, 0.0, np.nan], [0.0, 1.0, 3.0]]), ["c_x", "c_y", "d"],
-                    ["c", "c", "d"], [False, True, False], shown=2)
+                    ["c", "c", "d"], [False, True, False], whole, ["d", "c"], shown=2)
     assert [c["column"] for c in found["columns"]] == ["d", "c"]
     assert [c["size"] for c in found["columns"]] == [3.0, 0.5]
     assert [f["feature"] for f in found["features"]] == ["d", "c_x"]
@@ -230,11 +231,13 @@ def test_a_columns_contribution_is_the_sum_of_its_features_row_by_row():
 
 def test_of_several_outputs_the_sizes_are_summed_and_kept_apart():
     values = np.array([[[1.0, -2.0], [0.0, 0.0]], [[3.0, 0.0], [1.0, 1.0]]])
-    found = summary(values, np.zeros((2, 2)), ["a", "b"], ["a", "b"], [False, False])
+    found = summary(values, np.zeros((2, 2)), ["a", "b"], ["a", "b"], [False, False],
+                    values, ["a", "b"])
     assert found["columns"][0] == {"column": "a", "size": 3.0, "parts": [2.0, 1.0]}
     assert "shap" not in found["features"][0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.integers(-3, 3)), min_size=1, max_size=30))
 def test_ranks_keep_order_and_ties(values):
     x = np.array([np.nan if v is None else v for v in values], float)
@@ -307,6 +310,7 @@ def test_sampled_values_come_near_the_definition_for_more_columns():
 # Slices ----------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
 def test_adjusted_p_values_are_scipys(p):
     np.testing.assert_allclose(benjamini_hochberg(p), stats.false_discovery_control(p), atol=1e-12)

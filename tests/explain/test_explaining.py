@@ -14,11 +14,13 @@ from common.quick import FEW, TARGETS, settings, small_table, trained_on
 from sklearn.metrics import f1_score, roc_auc_score
 
 from gpupipe import workflow
+from gpupipe.bundle.contributions import column_contributions, owners
+from gpupipe.bundle.scoring import load
 from gpupipe.config import parse_config
-from gpupipe.errors import ConfigError
+from gpupipe.errors import ConfigError, DataError
 from gpupipe.explain import explain, scorers
 from gpupipe.explain.rows import pool, read_rows
-from gpupipe.explain.scorers import owners, scorer_of
+from gpupipe.explain.scorers import scorer_of
 from gpupipe.explain.shapley import shap_of
 from gpupipe.models.trees import FittedTrees
 from gpupipe.record import contents_of
@@ -282,3 +284,53 @@ def test_calibration_and_threshold_are_part_of_what_is_explained(tmp_path):
         positive = row["probability"] if row["prediction"] == trained.target.classes[1] else (
             row["truth_probability"])
         assert (positive > 0.2) == (row["prediction"] == trained.target.classes[1])
+
+
+@pytest.mark.parametrize("task", list(TARGETS))
+def test_predictions_can_carry_what_each_column_adds(task, tmp_path):
+    source = tmp_path / "t.parquet"
+    pq.write_table(small_table(300), source)
+    config = settings(task, data={"source": str(source)},
+                      features=["drop_constant", {"one_hot": {"columns": ["s"]}},
+                                {"datetime": {"columns": ["t"]}}])
+    done = workflow.run(parse_config(config), runs=tmp_path / "runs")
+    workflow.predict(done.run, source, tmp_path / "out.parquet", contributions=True)
+    workflow.predict(done.run, source, tmp_path / "out", contributions=True)
+    found = pq.read_table(tmp_path / "out.parquet").to_pandas()
+    assert pq.read_table(tmp_path / "out").to_pandas().equals(found)
+    names = ["f", "narrow", "i", "b", "s", "t"]
+    total = found[[f"contribution_{n}" for n in names]].sum(axis=1) + found["base"]
+    bundle = load(done.run)
+    if task == "multiclass":
+        told = column_contributions(bundle, pq.read_table(source))
+        margins = told.values.sum(axis=1) + told.base
+        np.testing.assert_allclose(total, margins.max(axis=1), atol=1e-9)
+        assert (np.asarray(bundle.classes)[margins.argmax(axis=1)] == found["prediction"]).all()
+    else:
+        scores = found["prediction"] if task == "regression" else np.log(
+            found["probability"] / (1 - found["probability"]))
+        np.testing.assert_allclose(total, scores, atol=1e-5)
+
+
+def test_a_bundle_without_contributions_says_so(tmp_path):
+    source = tmp_path / "t.parquet"
+    pq.write_table(small_table(100), source)
+    config = settings(data={"source": str(source)}, model={"kind": "constant"})
+    done = workflow.run(parse_config(config), runs=tmp_path / "runs")
+    with pytest.raises(DataError, match="cannot say what its columns add: model 'constant'"):
+        workflow.predict(done.run, source, tmp_path / "out.parquet", contributions=True)
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_folds_that_chose_other_features_are_scored_with_theirs(tmp_path):
+    config = with_rows(split=FOLDS, select={"methods": [{"method": "mutual_information", "k": 3}]})
+    trained, found = explained(small_table(300), config, tmp_path)
+    scorer, rows = scorer_of(trained, contents_of(trained)), pool(trained)
+    assert len({tuple(b.feature_names) for b in scorer.bundles.values()}) > 1
+    judged = rows.read(rows.sample(300), scorer.columns)
+    np.testing.assert_allclose(scorer.scores(judged.table, judged.fold), judged.prediction,
+                               atol=1e-6)
+    permuted = {c["column"] for c in found["permutation"]["columns"]}
+    assert permuted == set(scorer.columns)
+    assert found["mistakes"]["columns"] == scorer.columns
+    assert any(r["reasons"] for r in found["mistakes"]["rows"])

@@ -26,10 +26,12 @@ TARGETS = {
     "regression": Target("regression", (), 0.0, 5.0),
     "survival": Target("survival", (), 5.0, 5.0), "hazard": Target("hazard", (), 5.0, 5.0),
 }
-each_model = pytest.mark.parametrize("kind", list(MODELS))
+each_model = pytest.mark.parametrize(
+    "kind", [kind for kind, model in MODELS.items() if "unsupervised" not in model.tasks])
 each_task = pytest.mark.parametrize("task", list(TARGETS))
 each_model_and_task = pytest.mark.parametrize(
-    ("kind", "task"), [(kind, task) for kind, family in MODELS.items() for task in family.tasks])
+    ("kind", "task"), [(kind, task) for kind, family in MODELS.items() for task in family.tasks
+                       if task in TARGETS])
 PARAMS: dict[str, dict] = {
     "xgboost": {"n_estimators": 20}, "lightgbm": {"n_estimators": 20}, "forest": {
         "n_estimators": 20}, "catboost": {"n_estimators": 20, "learning_rate": 0.3},
@@ -118,7 +120,7 @@ class TestEveryModel:
         tilted = predict(fit(kind, task, problem(task, weight=heavy)), problem(task))
         share = tilted[:, 2] - plain[:, 2] if task == "multiclass" else tilted - plain
         timed = task in ("survival", "hazard")  # the heavy rows are events: late ones, or risks
-        assert abs(share.mean()) > 0.05 if timed else share.mean() > 0.05
+        assert (abs(share).mean() if timed else share.mean()) > 0.05
 
     def test_importances_name_features_and_sum_to_one(self, kind, task):
         found = fit(kind, task, problem(task)).importances()

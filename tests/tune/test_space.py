@@ -52,6 +52,14 @@ def test_parameters_of_the_model_are_fixed():
     assert space.suggest(trial).params["max_depth"] == 4
 
 
+def test_a_dimension_that_clashes_with_what_is_fixed_is_left_out():
+    """``l1_ratio`` says nothing beside a penalty that is a lasso."""
+    model = {"kind": "linear", "params": {"penalty": "l1"}}
+    space = space_of(config({"trials": 1}, model=model), "binary")
+    assert "l1_ratio" not in space.families["linear"]
+    assert "C" in space.families["linear"]
+
+
 @pytest.mark.parametrize(("space", "message"), [
     ({"max_dept": [1, 3]}, "has no parameter 'max_dept'"),
     ({"forrest.max_depth": [1, 3]}, "not a family of this search"),
