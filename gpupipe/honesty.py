@@ -32,6 +32,7 @@ from gpupipe.config.choosing import (
 )
 from gpupipe.config.model import ModelConfig, SplitConfig
 from gpupipe.data.ingest import ingest
+from gpupipe.data.outcomes import RANKING
 from gpupipe.engine.choose import choose as choose_engine
 from gpupipe.engine.hashing import combine64, hash_strings, mix64
 from gpupipe.errors import DataError
@@ -72,7 +73,7 @@ def side_by_side(trained: Trained) -> dict[str, Any] | None:
     ``rows`` judged), ``left_out`` (``name``, ``why``), ``sentence`` and ``about``.
     """
     rule = trained.config.split
-    if rule.honesty is False or trained.target.task == "unsupervised":
+    if rule.honesty is False or trained.target.task in ("unsupervised", RANKING):
         return None
     usable = _usable(trained)
     group, time = _group(trained, usable), _time(trained, usable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpupipe.data.outcomes import SURVIVAL, time_of
+from gpupipe.data.outcomes import plain_of
 from gpupipe.inspect.findings import Finding, acknowledge
 from gpupipe.inspect.leaks import find_leaks, gate
 from gpupipe.inspect.leaks_sample import CELLS, Sample, chosen_rows, read_rows, sample_of
@@ -61,7 +61,7 @@ def _sample(ready: Prepared, target: str) -> Sample:
         read_rows(dataset, rows, ready.reader.engine.workers), rows, dataset.rows,
         dtypes={f.name: f.dtype for f in dataset.schema},
         features=ready.candidates[0].graph.raw, target=target,
-        y=time_of(values) if ready.target.task in SURVIVAL else values,
+        y=plain_of(ready.target.task, values),
         classes=ready.target.classes, bucket=np.concatenate(bucket),
         nowhere=split.nowhere, judging=judging, by=split.by,
         group=config.split.group or () if by_group else (),

@@ -1,4 +1,5 @@
-"""What the pipeline file says about targets that are no plain values: times with an event."""
+"""What the pipeline file says about targets that are no plain values: times with an event, and
+grades within queries."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from gpupipe.config import PipelineConfig
-from gpupipe.data.outcomes import seen_label, timed
+from gpupipe.data.outcomes import GRADES, RANKING, ranked, seen_label, timed
 from gpupipe.errors import DataError
 from gpupipe.models.objectives import SPECIAL
 from gpupipe.steps import Target
@@ -18,10 +19,14 @@ from gpupipe.steps.profile import Profile
 def special_task(config: PipelineConfig) -> str | None:
     """The task that an event column, or the model's objective, makes of the target.
 
-    None for a plain target. Raises ConfigError where one lacks the other.
+    None for a plain target. Raises ConfigError where one lacks the other, and for a ranking
+    without its queries.
     """
     objective = config.model.params.get("objective")
     task = SPECIAL.get(objective) if isinstance(objective, str) else None
+    if task == RANKING:
+        _check_ranking(config, str(objective))
+        return task
     if config.data.event is None:
         if task is not None:
             raise config.fault(
@@ -39,11 +44,49 @@ def check_special(config: PipelineConfig, target: Target) -> None:
         "select": bool(config.select.methods), "calibrate": config.calibrate.method != "none",
         "intervals": config.intervals.coverage is not None,
         "ensemble": config.ensemble.kind in ("blend", "stack"),
+        "split.honesty": target.task == RANKING and config.split.honesty is True,
     }
     for section, given in asked.items():
         if given:
-            raise config.fault((section,), f"{section} is not for {target.task} targets",
-                               "leave the section out")
+            raise config.fault(tuple(section.split(".")), f"{section} is not for {target.task} "
+                               "targets", "leave it out")
+
+
+def _check_ranking(config: PipelineConfig, objective: str) -> None:
+    """ConfigError where rows have no query, or queries could lie on both sides of a split."""
+    if not config.split.group:
+        raise config.fault(("model",), f"objective {objective!r} ranks the rows of each query, and "
+                           "nothing says which rows are of one",
+                           "set split.group to the column that names the query")
+    if config.split.by not in ("auto", "group"):
+        raise config.fault(("split", "by"), f"objective {objective!r} needs whole queries, and "
+                           f"by: {config.split.by} would cut them", "set split.by: group")
+    if config.data.event is not None or config.data.weight is not None:
+        name = "weight" if config.data.event is None else "event"
+        raise config.fault(("data", name), f"a ranking has no {name}: XGBoost weighs queries, not "
+                           "rows" if name == "weight" else "a ranking has no event",
+                           f"leave data.{name} out")
+
+
+def ranking_targets(
+    config: PipelineConfig, profile: Profile, grades: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Query and grade of each part's rows (see `data.outcomes`); DataError for unfit grades."""
+    groups = [f.group for f in profile.facts if f.group is not None]
+    query = np.unique(np.concatenate(groups), return_inverse=True)[1]
+    most = 1 if config.model.params.get("objective") == "rank:map" else GRADES - 1
+    together = ranked(query, np.concatenate(grades), str(config.data.target), most)
+    return np.split(together, np.cumsum([len(g) for g in grades])[:-1])
+
+
+def ranked_columns(grade: pa.ChunkedArray, queries: pa.Table, target: str) -> np.ndarray:
+    """The same of columns of a table to judge by: rows are of one query that agree in all."""
+    code = np.zeros(queries.num_rows, np.int64)
+    for column in queries.columns:
+        own = column.combine_chunks().dictionary_encode(null_encoding="encode").indices
+        found = own.to_numpy(zero_copy_only=False).astype(np.int64)
+        code = np.unique(code * (found.max(initial=0) + 1) + found, return_inverse=True)[1]
+    return ranked(code, grade.cast(pa.float64()).to_numpy(), target)
 
 
 def survival_targets(

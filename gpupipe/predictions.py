@@ -12,7 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpupipe.data.outcomes import SURVIVAL, seen_of, time_of, timed
+from gpupipe.data.outcomes import (
+    RANKING,
+    SURVIVAL,
+    grade_of,
+    query_of,
+    ranked,
+    seen_of,
+    time_of,
+    timed,
+)
 from gpupipe.errors import DataError
 from gpupipe.judging import levels_of, read_column
 from gpupipe.scoring import bounds_columns
@@ -49,8 +58,8 @@ class Kept:
 
 
 def write(trained: Trained, path: Path) -> None:
-    """Write ``path``: key, row, fold (-1: holdout), target (and whether a time's event was seen),
-    weight, slices and prediction.
+    """Write ``path``: key, row, fold (-1: holdout), target (and whether a time's event was seen,
+    or the number of a grade's query), weight, slices and prediction.
 
     Without a target, what the final model gives for all rows.
     """
@@ -93,6 +102,8 @@ def _side(trained: Trained, buckets: tuple[int, ...], scores: np.ndarray) -> pa.
     columns["target"] = y
     if trained.target.task in SURVIVAL:
         columns |= {"target": time_of(y), "event": seen_of(y)}
+    if trained.target.task == RANKING:
+        columns |= {"target": grade_of(y), "query": query_of(y)}
     if classes:
         columns["target"] = pa.DictionaryArray.from_arrays(
             pa.array(y.astype(np.int32)), pa.array(classes)
@@ -145,6 +156,8 @@ def _kept(table: pa.Table, about: Mapping[str, Any]) -> Kept:
         y, scores = table.column("target").to_numpy(), table.column("prediction").to_numpy()
         if about["task"] in SURVIVAL:
             y = timed(y, table.column("event").to_numpy(), "target")
+        elif about["task"] == RANKING:
+            y = ranked(table.column("query").to_numpy(), y, "target")
     else:
         place = {label: i for i, label in enumerate(classes)}
         y = np.array([place[v] for v in table.column("target").to_pylist()], np.int64)

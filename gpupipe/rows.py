@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from gpupipe.config import PipelineConfig
 from gpupipe.data.dataset import Dataset
-from gpupipe.data.outcomes import SURVIVAL
+from gpupipe.data.outcomes import RANKING, SURVIVAL
 from gpupipe.data.split import Split, hash_split, place_of, time_split
 from gpupipe.engine.frames import width_of
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.evaluate.clusters import choose as choose_found
 from gpupipe.evaluate.metrics import choose
 from gpupipe.models import MODELS
-from gpupipe.outcomes import special_task, survival_targets
+from gpupipe.outcomes import ranking_targets, special_task, survival_targets
 from gpupipe.steps import Feature, Target
 from gpupipe.steps.profile import Profile, target_range
 from gpupipe.steps.scan import PartRows
@@ -210,6 +210,8 @@ def split_rows(
         ys = [encode_target(f.target, target) for f in profile.facts]
     if target.task in SURVIVAL:
         ys = survival_targets(config, profile, ys)
+    elif target.task == RANKING:
+        ys = ranking_targets(config, profile, ys)
     known = [y >= 0 if target.classes else np.isfinite(y) for y in ys]
     weights = [_weight(config, f.weight, k) for f, k in zip(profile.facts, known, strict=True)]
     if by == "time":

@@ -22,13 +22,14 @@ from gpupipe.checkpoints import temporary_name
 from gpupipe.config import EngineConfig
 from gpupipe.data.dataset import Dataset, on_disk
 from gpupipe.data.ingest import ingest
+from gpupipe.data.outcomes import RANKING
 from gpupipe.data.tables import NotPlain
 from gpupipe.decide.intervals import on_new_data
 from gpupipe.engine.choose import Choice, choose
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.evaluate.scores import evaluate as score
 from gpupipe.models.unsupervised import typed
-from gpupipe.outcomes import signed_column
+from gpupipe.outcomes import ranked_columns, signed_column
 from gpupipe.rows import label_of
 from gpupipe.steps.passes import Advance, stage
 
@@ -217,18 +218,25 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
     scores, bounds, targets, weights = [], [], [], []
     judging = {name: bundle.info["target_dtype"]}
     judging |= {event["column"]: event["dtype"]} if event else {}
+    group = bundle.info["group"] if bundle.task == RANKING else []
+    queries: list[pa.Table] = []
     with _opened(bundle, source, judging) as dataset:
         extra = [*judging] + ([weight_name] if weight_name else [])
         if weight_name and weight_name not in dataset.schema:
             raise DataError(f"there is no column {weight_name!r} of weights",
                             where=dataset.source)
-        columns = list(dict.fromkeys([*bundle.schema.names, *extra]))
+        for column in group:
+            if column not in dataset.schema:
+                raise DataError(f"there is no column {column!r} of queries", where=dataset.source)
+        columns = list(dict.fromkeys([*bundle.schema.names, *extra, *group]))
         with stage(progress, "evaluate", dataset.rows) as advance:
             for table in dataset.stream(columns, BATCH_ROWS):
                 predicted, around = bundle.scored(table)
                 scores.append(predicted)
                 bounds += [] if around is None else [around]
                 targets.append(_plain(table.column(name)))
+                if group:
+                    queries.append(pa.table({n: _plain(table.column(n)) for n in group}))
                 if event:
                     events.append(_plain(table.column(event["column"])))
                 if weight_name:
@@ -242,6 +250,8 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
     if event:
         seen = pa.chunked_array([c for e in events for c in e.chunks])
         y = signed_column(labels, seen, (name, event["column"]), event["seen"])
+    elif group:
+        y = ranked_columns(labels, pa.concat_tables(queries, promote_options="permissive"), name)
     else:
         y, remarks = _encoded(bundle, labels)
         notes += remarks

@@ -271,7 +271,7 @@ def test_levels_are_encoded_by_their_mean_time():
 def test_coxs_model_is_of_one_process_and_aft_of_several():
     cox, aft = (model_of("xgboost", {"objective": o}) for o in ("survival:cox", "survival:aft"))
     assert aft.spreads and not cox.spreads
-    with pytest.raises(EnvironmentFault, match="all that are at risk") as error:
+    with pytest.raises(EnvironmentFault, match="survival:cox compares rows") as error:
         cox.fit(problem("hazard"), None, TARGETS["hazard"], Training(processes=2))
     assert "engine.kind" in error.value.hint
 

@@ -2,6 +2,8 @@
 
 - **survival**: the time, negative where the row is censored (its event had not come by then).
   It is the convention of XGBoost's ``survival:cox``. A row that is censored at 0 has -0.0.
+- **ranking**: the number of the row's query, `GRADES` times, and the row's grade. Both are whole
+  numbers, and exact.
 """
 
 from __future__ import annotations
@@ -15,6 +17,10 @@ from gpupipe.errors import DataError
 
 SURVIVAL = ("survival", "hazard")
 """Tasks of a time and whether its event was seen: predicted is the time, or the relative risk."""
+RANKING = "ranking"
+"""The task of an order within each query: rows with a greater grade belong before others."""
+GRADES = 32
+"""Grades are below it: XGBoost's gain is 2 to the power of a grade, as an integer of 32 bits."""
 SEEN, CENSORED = ("1", "true", "yes"), ("0", "false", "no")
 """Values of an event column that need no explanation, in any case of letters."""
 
@@ -76,3 +82,39 @@ def seen_label(labels: Sequence[str], positive: str | None) -> str:
         raise ValueError(f"has the label {told} alone: the event was seen in no row",
                          "there is nothing to learn from times that are all censored")
     return seen[0]
+
+
+def ranked(query: np.ndarray, grade: np.ndarray, name: str, most: int = GRADES - 1) -> np.ndarray:
+    """Query and grade as one number: float64 ``[n]``, NaN where the grade is missing.
+
+    Parameters
+    ----------
+    query, grade : int64 and float64 ``[n]``.
+    name, most : the column of grades, for errors, and the greatest one.
+
+    Raises DataError for grades that are not whole numbers from 0 to ``most``.
+    """
+    known = grade[np.isfinite(grade)]
+    wrong = known[(known < 0) | (known > most) | (known != np.floor(known))]
+    if len(wrong):
+        raise DataError(f"the grades in {name!r} are whole numbers from 0 to {most}, and "
+                        f"{len(wrong):,} rows have others, such as {wrong[0]:g}",
+                        hint="0 is of no use, and more is better: give each row such a grade")
+    return query * float(GRADES) + grade
+
+
+def query_of(y: Array) -> Array:
+    """The numbers of the queries, int64 ``[n]``."""
+    return (y // GRADES).astype("int64")
+
+
+def grade_of(y: Array) -> Array:
+    """The grades, float64 ``[n]``."""
+    return y % GRADES
+
+
+def plain_of(task: str, y: Array) -> Array:
+    """What the target's column holds: the time, the grade, or the target as it is."""
+    if task in SURVIVAL:
+        return time_of(y)
+    return grade_of(y) if task == RANKING else y

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from gpupipe.evaluate.metrics import Classified, Scored, Summed
+from gpupipe.evaluate.ranking import Ordered
 from gpupipe.evaluate.survival import Compared
 
-Table = Scored | Classified | Summed | Compared
+Table = Scored | Classified | Summed | Compared | Ordered
 
 BLOCK = 1 << 18  # weights drawn at a time, so that they stay in the cache
 

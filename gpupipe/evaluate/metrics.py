@@ -20,7 +20,7 @@ from typing import Literal
 from gpupipe.engine.arrays import Array, namespace
 from gpupipe.errors import ConfigError, did_you_mean
 
-Task = Literal["binary", "multiclass", "regression", "survival", "hazard"]
+Task = Literal["binary", "multiclass", "regression", "survival", "hazard", "ranking"]
 OF_CLASSES: tuple[Task, ...] = ("binary", "multiclass")
 """Tasks whose targets are class codes; those of all others are numbers."""
 Needs = Literal["score", "probability", "label", "value", "order"]
@@ -75,6 +75,7 @@ DEFAULT_METRICS: dict[Task, tuple[str, ...]] = {
     ),
     "survival": ("concordance_index",),
     "hazard": ("concordance_index",),
+    "ranking": ("ndcg", "ndcg_at_10", "mean_average_precision"),
 }
 """What `evaluate` computes when not told; the first is the headline."""
 

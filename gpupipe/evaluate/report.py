@@ -190,6 +190,7 @@ class Report(TypedDict, total=False):
     target: str
     classes: list[str]
     event: dict[str, str] | None  # `outcomes.event_of`
+    queries: str  # the columns that name the query of a ranking's rows
     headline: str
     source: Source
     split: Split

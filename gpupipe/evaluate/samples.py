@@ -28,13 +28,14 @@ from typing import Protocol
 
 import numpy as np
 
-from gpupipe.data.outcomes import SURVIVAL
+from gpupipe.data.outcomes import RANKING, SURVIVAL
 from gpupipe.engine.arrays import Array, namespace
 from gpupipe.errors import DataError
 from gpupipe.evaluate.cells import BinarySample
 from gpupipe.evaluate.draws import Table
 from gpupipe.evaluate.groups import ClassColumns, Columns, GroupSample, ValueColumns
 from gpupipe.evaluate.metrics import OF_CLASSES, Task
+from gpupipe.evaluate.ranking import QueryColumns
 from gpupipe.evaluate.survival import TimeColumns
 
 UNITS = 4096
@@ -80,6 +81,8 @@ def columns_of(task: Task, y: Array, p: Array, weight: Array, names: Sequence[st
         return ClassColumns(y, p, weight, names)
     if task in SURVIVAL:
         return TimeColumns(task, y, p, weight)
+    if task == RANKING:
+        return QueryColumns(y, p, weight, names)
     return ValueColumns(y, p, weight, names)
 
 

@@ -19,6 +19,7 @@ SLICE_METRICS: dict[Task, list[str]] = {
     "multiclass": ["accuracy", "f1_macro", "log_loss"],
     "regression": ["root_mean_squared_error", "mean_absolute_error", "r2"],
     "survival": ["concordance_index"], "hazard": ["concordance_index"],
+    "ranking": ["ndcg", "mean_average_precision"],
 }
 
 
@@ -50,8 +51,9 @@ def evaluate(
 
     Parameters
     ----------
-    task : "binary", "multiclass", "regression", "survival" or "hazard".
-    y : class codes int[n] (0..C-1), or float64[n]; a censored time is negative.
+    task : "binary", "multiclass", "regression", "survival", "hazard" or "ranking".
+    y : class codes int[n] (0..C-1), or float64[n]; see `data.outcomes` for times
+        with an event and for rankings.
     prediction : P(positive) float64[n]; class probabilities float64[n, C]; values float64[n].
     weight : sample weights float64[n].
     metrics : names (scikit-learn's); default: the task's own list.

@@ -106,6 +106,9 @@ class _Explainer:
             self.notes.append("no row was held out from training: permutation importance, slices "
                               "and mistakes would only say how well it is remembered")
             return None
+        if self.task == "ranking":
+            self.notes.append("a sample of rows holds no whole queries: no column is permuted")
+            return None
         if not self.scorer.knows(self.rows.fold):
             self.notes.append("a search keeps no fold's model, and there is no holdout: columns "
                               "cannot be permuted honestly")

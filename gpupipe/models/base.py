@@ -27,8 +27,10 @@ Payload = dict[str, Any]
 """A fitted model as plain data: JSON values, NumPy arrays, and bytes of a documented format."""
 
 
-Task = Literal["binary", "multiclass", "regression", "survival", "hazard", "unsupervised"]
-"""Of a time with an event, ``survival`` predicts the time and ``hazard`` the relative risk."""
+Task = Literal[
+    "binary", "multiclass", "regression", "survival", "hazard", "ranking", "unsupervised"]
+"""Of a time with an event, ``survival`` predicts the time and ``hazard`` the relative risk; for
+``ranking`` a prediction is a score, by which the rows of a query are put in order."""
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
 """The tasks that predict a target; families that learn without one are in `unsupervised`."""
 
@@ -62,7 +64,7 @@ class Matrix:
     chunks : float32 arrays ``[n_i, features]``, NaN for missing; they may be made anew each
         time they are asked for.
     target : class codes (int64) or values (float64), ``[n]``; a time that is censored is
-        negative (see `data.outcomes`).
+        negative, and a grade has its query's number with it (see `data.outcomes`).
     weight : float64 ``[n]`` or None.
     names : of the features, ``[features]``.
     categorical : which features are unordered codes, ``[features]``.

@@ -33,11 +33,11 @@ class Constant:
 
     Of times with an event it is the mean time under a constant rate of events (all time at risk
     by the number of events, the exponential distribution's maximum likelihood); a relative risk
-    is 1.
+    is 1, and so is a score to rank by.
     """
 
     kind: ClassVar[str]
-    tasks: ClassVar[tuple[Task, ...]] = (*TASKS, "survival", "hazard")
+    tasks: ClassVar[tuple[Task, ...]] = (*TASKS, "survival", "hazard", "ranking")
     needs: ClassVar[Needs] = "anything"
     space: ClassVar[Space] = {}
     streams: ClassVar[bool] = True
@@ -51,7 +51,7 @@ class Constant:
     ) -> FittedModel:
         y = np.asarray(train.target)
         weight = np.ones(len(y)) if train.weight is None else np.asarray(train.weight)
-        if target.task == "hazard":
+        if target.task in ("hazard", "ranking"):
             value = np.ones(1)
         elif target.task == "survival":
             events = (weight * seen_of(y)).sum()

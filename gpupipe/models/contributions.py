@@ -18,7 +18,8 @@ from gpupipe.engine.frames import Array
 
 LOGISTIC = ("binary:logistic", "binary:logitraw", "multi:softprob", "multi:softmax",
             "reg:logistic")
-PREDICTED = {"regression": "target", "survival": "time", "hazard": "relative risk"}
+PREDICTED = {"regression": "target", "survival": "time", "hazard": "relative risk",
+             "ranking": "score"}
 """What is predicted, by task; else it is a probability."""
 WORK = 4e7
 """Leaves times levels that a second or two are enough for (some 60 ns each, on one core)."""

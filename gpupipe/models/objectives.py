@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gpupipe.data.outcomes import SURVIVAL
+from gpupipe.data.outcomes import RANKING, SURVIVAL
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
 from gpupipe.errors import ConfigError, DataError, did_you_mean
@@ -33,6 +33,7 @@ class Objective:
 
 VALUE = Objective("regression")
 TIME = Objective("survival", "log")
+SCORE = Objective("ranking")
 RISK = Objective("hazard", "log")
 COUNT = Objective("regression", "log", "not negative")
 POSITIVE = Objective("regression", "log", "positive")
@@ -49,6 +50,7 @@ XGBOOST: Table = {
                                                             values="greater than -1"),
     "reg:logistic": Objective("regression", "logistic", "from 0 to 1"),
     "survival:aft": TIME, "survival:cox": RISK,
+    "rank:ndcg": SCORE, "rank:pairwise": SCORE, "rank:map": SCORE,
 }
 LIGHTGBM: Table = {
     "binary": BINARY, "multiclass": CLASSES,
@@ -64,7 +66,7 @@ CATBOOST: Table = {
 
 
 SPECIAL: dict[str, str] = {
-    name: known.task for name, known in XGBOOST.items() if known.task in SURVIVAL}
+    name: known.task for name, known in XGBOOST.items() if known.task in (*SURVIVAL, RANKING)}
 """Objectives that say more of the target than its values do, and the task that they make it."""
 
 
@@ -95,10 +97,12 @@ def objective_of(
     found = table[name] if name in table else table[name.partition(":")[0]]
     if found.task != target.task:
         fit = ", ".join(n for n, known in table.items() if known.task == target.task)
+        key = {RANKING: "split.group"}.get(found.task,
+                                           "data.event" if name in SPECIAL else "data.task")
         raise ConfigError(
             f"objective {name!r} of model {kind!r} is for {found.task} targets, and this one is "
             f"{target.task}", hint=f"for it there are {fit}" if target.task in SURVIVAL else
-            f"for it there are {fit}; or set data.{'event' if name in SPECIAL else 'task'}",
+            f"for it there are {fit}; or set {key}",
         )
     _check_values(name, found.values, y)
     return name, found
@@ -123,7 +127,7 @@ def loss_of_nothing(y: Array, target: Target) -> float:
     0 where its scale is no measure of a gain: of a likelihood of times, say.
     """
     xp = namespace(y)
-    if target.task in SURVIVAL:
+    if target.task in (*SURVIVAL, RANKING):
         return 0.0
     if target.task == "regression":
         return float(xp.std(y))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gpupipe.checkpoints import temporary_name
-from gpupipe.data.outcomes import seen_of, time_of
-from gpupipe.engine.arrays import namespace
+from gpupipe.data.outcomes import grade_of, query_of, seen_of, time_of
+from gpupipe.engine.arrays import namespace, to_host
 from gpupipe.engine.frames import Array
 from gpupipe.engine.memory import PAGE_ROWS
+from gpupipe.errors import EnvironmentFault
 from gpupipe.models.base import Matrix
 from gpupipe.models.libraries import xgboost_library
 
@@ -38,9 +42,42 @@ def as_bounds(y: Array) -> dict[str, Array]:
             "label_upper_bound": xp.where(seen_of(y), time, xp.float32("inf"))}
 
 
+def as_grades(y: Array) -> dict[str, Array]:
+    """The grades and the queries, whose rows lie side by side."""
+    return {"label": grade_of(y).astype("float32"), "qid": query_of(y)}
+
+
 def labels_of(objective: str) -> Labels:
     """How an objective is told of the target."""
+    if objective.startswith("rank:"):
+        return as_grades
     return as_bounds if objective == "survival:aft" else as_label
+
+
+def by_query(matrix: Matrix) -> tuple[Matrix, np.ndarray]:
+    """The matrix with the rows of each query side by side, and which row each one was.
+
+    EnvironmentFault where it is streamed: such rows come in the order of the table.
+    """
+    if not isinstance(matrix.chunks, (tuple, list)):
+        raise EnvironmentFault(
+            "a ranking is trained in memory, where the rows of a query can be put side by side, "
+            "and this matrix does not fit", hint="set engine.memory to more, or drop columns")
+    order = np.argsort(to_host(query_of(matrix.target)), kind="stable")
+    chunks = tuple(matrix.chunks)
+    if chunks:
+        xp = namespace(chunks[0])
+        chunks = (xp.concatenate(chunks)[xp.asarray(order)],)
+    at = namespace(matrix.target).asarray(order)
+    bucket = None if matrix.bucket is None else matrix.bucket[at]
+    return replace(matrix, chunks=chunks, target=matrix.target[at], bucket=bucket), order
+
+
+def in_row_order(values: Array, order: np.ndarray) -> Array:
+    """What is known of rows side by side by query, for the rows as they were."""
+    found = namespace(values).empty_like(values)
+    found[namespace(values).asarray(order)] = values
+    return found
 
 
 def quantised(

@@ -25,7 +25,7 @@ from gpupipe.models.base import (
 from gpupipe.models.boosting import boost, exact_rounds, schedule
 from gpupipe.models.cuda import is_full, no_room, require_device
 from gpupipe.models.libraries import xgboost_library
-from gpupipe.models.quantised import labels_of, quantised
+from gpupipe.models.quantised import by_query, in_row_order, labels_of, quantised
 from gpupipe.models.ring import joined, ring
 from gpupipe.models.trees import FittedTrees, outputs_of, restored_trees
 from gpupipe.steps.base import Target
@@ -59,6 +59,9 @@ LOSSES = {
     "aft_loss_distribution_scale": "survival:aft",
 }
 """Parameters of an objective, and the objective."""
+PAIRS = {"lambdarank_pair_method", "lambdarank_num_pair_per_sample", "lambdarank_normalization",
+         "lambdarank_score_normalization", "ndcg_exp_gain"}
+"""Parameters of the objectives that rank."""
 DART = {"sample_type", "normalize_type", "rate_drop", "one_drop", "skip_drop"}
 """Parameters of ``booster: dart``."""
 REFUSED = {
@@ -84,7 +87,7 @@ class XGBoost:
     """
 
     kind: ClassVar[str]
-    tasks: ClassVar[tuple[Task, ...]] = (*TASKS, "survival", "hazard")
+    tasks: ClassVar[tuple[Task, ...]] = (*TASKS, "survival", "hazard", "ranking")
     needs: ClassVar[Needs] = "anything"
     space: ClassVar[Space] = {
         "learning_rate": Range(0.02, 0.2, log=True), "max_depth": Range(3, 10),
@@ -93,13 +96,12 @@ class XGBoost:
         "reg_alpha": Range(0.001, 20.0, log=True), "max_bin": OneOf((256, 512)),
         "max_cat_to_onehot": OneOf((1, 8, 32)),
     }
-    streams: ClassVar[bool] = True
     library = staticmethod(xgboost_library)
     ring = staticmethod(ring)
     joined = staticmethod(joined)
 
     def __init__(self, params: Mapping[str, Any]) -> None:
-        check_params("xgboost", params, {*PARAMETERS, *LOSSES, *DART, *ALIASES})
+        check_params("xgboost", params, {*PARAMETERS, *LOSSES, *PAIRS, *DART, *ALIASES})
         named = {ALIASES.get(k, k): v for k, v in params.items()}
         for name in named:
             if name in REFUSED:
@@ -123,6 +125,9 @@ class XGBoost:
             if objective != LOSSES[name]:
                 raise ConfigError(f"{name} belongs to objective {LOSSES[name]!r}",
                                   hint=f"set objective: {LOSSES[name]}, or leave {name} out")
+        if PAIRS & given.keys() and not self.ranks:
+            raise ConfigError(f"{min(PAIRS & given.keys())} belongs to an objective that ranks",
+                              hint="set objective: rank:ndcg, or leave it out")
         booster = given.get("booster", "gbtree")
         if booster not in ("gbtree", "dart"):
             raise ConfigError(f"model 'xgboost' grows trees, found booster: {booster!r}",
@@ -140,9 +145,19 @@ class XGBoost:
             constraints.check_interaction("xgboost", given["interaction_constraints"])
 
     @property
+    def ranks(self) -> bool:
+        """Whether it ranks the rows of queries, which then have to lie side by side."""
+        return str(self.given.get("objective")).startswith("rank:")
+
+    @property
+    def streams(self) -> bool:
+        return not self.ranks
+
+    @property
     def spreads(self) -> bool:
-        """Not where a row's loss is of all rows that were at risk: one process has them all."""
-        return self.given.get("objective") != "survival:cox"
+        """Not where a row's loss is of its whole query, or of all rows that were at risk: one
+        process has them all."""
+        return not self.ranks and self.given.get("objective") != "survival:cox"
 
     @property
     def rounds(self) -> int | None:
@@ -160,7 +175,11 @@ class XGBoost:
         room even for pages of the bins.
         """
         xgboost = xgboost_library()
-        _check_whole(self.spreads, how)
+        _check_whole(str(self.given.get("objective")), self.spreads, how)
+        order = None
+        if self.ranks:
+            train, _ = by_query(train)
+            valid, order = (None, None) if valid is None else by_query(valid)
         if how.device == "cuda":
             require_device(xgboost)
         plan = schedule(self.given, self.params["learning_rate"], valid, target, how,
@@ -183,6 +202,8 @@ class XGBoost:
             raise ConfigError(
                 f"XGBoost refused to train: {_first_line(error)}", hint="look at model.params",
             ) from error
+        if judged is not None and order is not None:
+            judged = in_row_order(judged, order)
         return FittedTrees("xgboost", booster, train.names, target.task,
                            booster.num_boosted_rounds(), None if valid is None else curve,
                            None if judged is None else outputs_of(judged, target.task), how.device)
@@ -213,12 +234,12 @@ class XGBoost:
         return restored_trees("xgboost", payload)
 
 
-def _check_whole(spreads: bool, how: Training) -> None:
+def _check_whole(objective: str, spreads: bool, how: Training) -> None:
     """EnvironmentFault where processes would each train on a part of what counts as a whole."""
     if how.processes > 1 and not spreads:
         raise EnvironmentFault(
-            f"survival:cox compares rows with all that are at risk, and {how.processes} processes "
-            "have some of them each", hint="set engine.kind: local, or objective: survival:aft")
+            f"{objective} compares rows with each other, and {how.processes} processes have some "
+            "of them each", hint="set engine.kind: local")
 
 
 def _is_share(value: Any) -> bool:

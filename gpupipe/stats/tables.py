@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -150,21 +150,23 @@ class TargetSums(ByLevel):
     Attributes
     ----------
     centre, reach : the middle and half-width of the target's range.
-    timed : whether it is a time that is negative where it is censored: counted is how long it is.
+    of : what is counted of it: "time" where it is a time that is negative where it is censored,
+        "grade" where it has its query's number with it (see `data.outcomes`).
     """
 
     state: ClassVar[type[State]] = TargetSumState
 
     centre: float
     reach: float
-    timed: bool = False
+    of: Literal["value", "time", "grade"] = "value"
 
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> TargetSumState:
         assert rows.target is not None
         xp = fx.xp
         codes, levels = cells_of(columns[0], fx)
         n = len(levels)
-        target = abs(rows.target) if self.timed else rows.target
+        target = {"value": rows.target, "time": abs(rows.target),
+                  "grade": rows.target % 32}[self.of]
         known = xp.isfinite(target)
         key = (rows.bucket * n + codes)[known]
         unit = (target[known] - self.centre) / self.reach if self.reach else (

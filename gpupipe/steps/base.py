@@ -62,7 +62,8 @@ class Target:
 
     Attributes
     ----------
-    task : binary, multiclass, regression, or survival or hazard of a time with an event.
+    task : binary, multiclass, regression, survival or hazard of a time with an event, or
+        ranking.
     classes : the labels in code order; empty for numbers.
     centre, reach : middle and half-width of a numeric target's range.
     """

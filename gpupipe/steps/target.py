@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from gpupipe.data.outcomes import SURVIVAL
+from gpupipe.data.outcomes import RANKING, SURVIVAL
 from gpupipe.engine.frames import Column, Frames
 from gpupipe.errors import ConfigError
 from gpupipe.stats.state import Rows, Statistic
@@ -56,7 +56,9 @@ class TargetEncode(Step):
 
     def _statistic(self, target: Target) -> TargetCounts | TargetSums:
         if not target.classes:
-            return TargetSums(target.centre, target.reach, target.task in SURVIVAL)
+            of = "grade" if target.task == RANKING else (
+                "time" if target.task in SURVIVAL else "value")
+            return TargetSums(target.centre, target.reach, of)  # type: ignore[arg-type]
         return TargetCounts(len(target.classes))
 
     def needs(self, target: Target, evidence: Evidence) -> tuple[Statistic, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from gpupipe.data.outcomes import ranked
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.evaluate.draws import multinomial_counts
 from gpupipe.evaluate.joint import exact, joint
@@ -33,6 +34,11 @@ def drawn(task: str, n: int = N, entries: int = 3, seed: int = 0, noise: float =
         time = rng.exponential(size=n) + 0.01
         return np.where(rng.random(n) < 0.6, time, -time), w, [
             np.exp(np.log(time) + noise * (k + 1) * rng.normal(size=n)) for k in range(entries)]
+    if task == "ranking":
+        grade = rng.integers(0, 4, n)
+        y = ranked(rng.integers(0, n // 8, n), grade.astype(float), "grade")
+        return y, np.ones(n), [grade + noise * (k + 1) * rng.normal(size=n)
+                               for k in range(entries)]
     y = rng.integers(0, 3, n)
     odds = [np.exp(2 * np.eye(3)[y] + noise * (k + 1) * rng.normal(size=(n, 3)))
             for k in range(entries)]

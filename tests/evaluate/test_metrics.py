@@ -81,7 +81,9 @@ def reference(function, *arrays, weight):
 def test_every_registered_metric_has_a_reference_here():
     tested = ({("binary", n) for n in BINARY} | {("multiclass", n) for n in MULTICLASS}
               | {("regression", n) for n in REGRESSION}
-              | {(task, "concordance_index") for task in ("survival", "hazard")})  # test_concordance
+              # test_concordance, test_ranking_metrics
+              | {(task, "concordance_index") for task in ("survival", "hazard")}
+              | {("ranking", n) for n in ("ndcg", "ndcg_at_10", "mean_average_precision")})
     assert tested == set(METRICS)
     for task, names in DEFAULT_METRICS.items():
         assert all((task, name) in METRICS for name in names)

