@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpupipe.data.outcomes import SURVIVAL, time_of
 from gpupipe.inspect.findings import Finding, acknowledge
 from gpupipe.inspect.leaks import find_leaks, gate
 from gpupipe.inspect.leaks_sample import CELLS, Sample, chosen_rows, read_rows, sample_of
@@ -54,12 +55,14 @@ def _sample(ready: Prepared, target: str) -> Sample:
         bucket.append(part.bucket[here])
         y.append(part.target[here])
     judging = split.holdout or (split.folds[-1].valid if split.folds else split.train[-1:])
+    values = np.concatenate(y)
     by_time, by_group = split.by == "time", split.by == "group"
     return sample_of(
         read_rows(dataset, rows, ready.reader.engine.workers), rows, dataset.rows,
         dtypes={f.name: f.dtype for f in dataset.schema},
         features=ready.candidates[0].graph.raw, target=target,
-        y=np.concatenate(y), classes=ready.target.classes, bucket=np.concatenate(bucket),
+        y=time_of(values) if ready.target.task in SURVIVAL else values,
+        classes=ready.target.classes, bucket=np.concatenate(bucket),
         nowhere=split.nowhere, judging=judging, by=split.by,
         group=config.split.group or () if by_group else (),
         time=config.split.time if by_time else None,

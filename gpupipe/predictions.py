@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gpupipe.data.outcomes import SURVIVAL, seen_of, time_of, timed
 from gpupipe.errors import DataError
 from gpupipe.judging import levels_of, read_column
 from gpupipe.scoring import bounds_columns
@@ -48,7 +49,8 @@ class Kept:
 
 
 def write(trained: Trained, path: Path) -> None:
-    """Write ``path``: key, row, fold (-1: holdout), target, weight, slices and prediction.
+    """Write ``path``: key, row, fold (-1: holdout), target (and whether a time's event was seen),
+    weight, slices and prediction.
 
     Without a target, what the final model gives for all rows.
     """
@@ -89,6 +91,8 @@ def _side(trained: Trained, buckets: tuple[int, ...], scores: np.ndarray) -> pa.
     columns: dict[str, Any] = {k: read_column(trained, k, buckets) for k in config.data.key or ()}
     columns |= {"row": _row_numbers(trained, buckets), "fold": fold.astype(np.int8)}
     columns["target"] = y
+    if trained.target.task in SURVIVAL:
+        columns |= {"target": time_of(y), "event": seen_of(y)}
     if classes:
         columns["target"] = pa.DictionaryArray.from_arrays(
             pa.array(y.astype(np.int32)), pa.array(classes)
@@ -139,6 +143,8 @@ def _kept(table: pa.Table, about: Mapping[str, Any]) -> Kept:
     table, classes = table.combine_chunks(), about["classes"]
     if not classes:
         y, scores = table.column("target").to_numpy(), table.column("prediction").to_numpy()
+        if about["task"] in SURVIVAL:
+            y = timed(y, table.column("event").to_numpy(), "target")
     else:
         place = {label: i for i, label in enumerate(classes)}
         y = np.array([place[v] for v in table.column("target").to_pylist()], np.int64)

@@ -21,6 +21,7 @@ from gpupipe.features import bind_features, default_notes, default_steps, steps_
 from gpupipe.models import Model, model_of
 from gpupipe.models.base import check_task
 from gpupipe.models.quantiles import quantiles_for
+from gpupipe.outcomes import check_special, special_task
 from gpupipe.rows import (
     check_columns,
     check_metrics,
@@ -142,7 +143,7 @@ def prepare(
         profile = take_profile(
             reader, target=config.data.target, drop=dropped(config, dataset),
             key=config.data.key, group=group, time=moment, weight=config.data.weight,
-            progress=progress, checkpoints=checkpoints,
+            event=config.data.event, progress=progress, checkpoints=checkpoints,
         )
     target, notes = find_target(config, profile)
     _check_task(config, target)
@@ -152,12 +153,14 @@ def prepare(
                   for name, why in slow.items()]
     check_metrics(config, target)
     check_choices(config, target)
+    check_special(config, target)
     with timings.stage("split", dataset.rows):
         split, rows = split_rows(config, profile, target)
         split = split_for(config, split)
     engine.pin(rows)
     binder = Binder(config, own_steps, raw_features(config, dataset), profile, target)
     candidates = [binder.candidate(model)]
+    special = special_task(config) is not None
     if own_steps is None:
         notes += default_notes(binder.features, profile)
     if target.task == "unsupervised":
@@ -166,6 +169,9 @@ def prepare(
         if kind == config.model.kind and own_steps is None:
             continue
         baseline = model_of(kind, {})
+        if special and target.task not in baseline.tasks:
+            notes.append(f"baseline {kind!r} is left out: it is not for {target.task} targets")
+            continue
         graph = replace(binder, own=None).graph(baseline)
         candidates.append(Candidate(kind, baseline, graph, BASELINE_ROWS))
     if config.intervals.coverage is not None and config.intervals.method == "cqr":
@@ -184,7 +190,8 @@ def split_scope(checkpoints: Checkpoints, config: PipelineConfig) -> Checkpoints
     data = config.data
     return checkpoints.given(
         split=digest([config.split.model_dump(mode="json", exclude={"honesty"}), config.seed]),
-        rows=digest([data.target, data.positive, data.task, data.weight, data.key, data.drop]),
+        rows=digest([data.target, data.positive, data.task, data.weight, data.key, data.drop,
+                     data.event, special_task(config)]),
     )
 
 

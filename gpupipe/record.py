@@ -18,6 +18,7 @@ from gpupipe.evaluate.clusters import METRICS
 from gpupipe.judging import headline, pictures
 from gpupipe.models.base import innermost, layers
 from gpupipe.models.selected import FittedSelected
+from gpupipe.outcomes import event_of
 from gpupipe.select import pruned, summary
 from gpupipe.stats.quantiles import Extremes, Histogram
 from gpupipe.steps.graph import Graph
@@ -62,7 +63,8 @@ def contents_of(trained: Trained) -> Contents:
         "reader": {"format": config.data.format, "delimiter": config.data.delimiter,
                    "encoding": config.data.encoding, "header": config.data.header,
                    "max_bad_share": config.data.max_bad_share},
-        "weight": config.data.weight, "metrics": config.evaluate.metrics,
+        "weight": config.data.weight, "event": event_of(config, trained.profile),
+        "metrics": config.evaluate.metrics,
         "split": trained.split.to_json(), "seed": config.seed, "versions": versions(),
         "data": {"fingerprint": trained.dataset.fingerprint, "rows": trained.dataset.rows},
         **trained.finished.kept(),
@@ -138,7 +140,7 @@ def report_of(
     data: dict[str, Any] = {
         "name": config.name, "created": manifest["created"], "run_id": manifest["run"],
         "task": trained.target.task, "target": config.data.target,
-        "classes": list(trained.target.classes),
+        "classes": list(trained.target.classes), "event": event_of(config, trained.profile),
         "source": {"path": dataset.source, "rows": dataset.rows,
                    "columns": len(dataset.schema.fields), "fingerprint": dataset.fingerprint},
         "split": {"by": trained.split.by, "folds": len(trained.split.folds),

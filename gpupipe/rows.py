@@ -10,12 +10,14 @@ import pyarrow as pa
 
 from gpupipe.config import PipelineConfig
 from gpupipe.data.dataset import Dataset
+from gpupipe.data.outcomes import SURVIVAL
 from gpupipe.data.split import Split, hash_split, place_of, time_split
 from gpupipe.engine.frames import width_of
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.evaluate.clusters import choose as choose_found
 from gpupipe.evaluate.metrics import choose
 from gpupipe.models import MODELS
+from gpupipe.outcomes import special_task, survival_targets
 from gpupipe.steps import Feature, Target
 from gpupipe.steps.profile import Profile, target_range
 from gpupipe.steps.scan import PartRows
@@ -38,9 +40,9 @@ def dropped(config: PipelineConfig, dataset: Dataset) -> list[str]:
 
 
 def raw_features(config: PipelineConfig, dataset: Dataset) -> list[Feature]:
-    """The columns that steps may use: all but target, weight, key and the dropped ones."""
+    """The columns that steps may use: all but target, event, weight, key and the dropped ones."""
     data = config.data
-    apart = {data.target, data.weight, *(data.key or ()), *dropped(config, dataset)}
+    apart = {data.target, data.weight, data.event, *(data.key or ()), *dropped(config, dataset)}
     found = [Feature(f.name, f.dtype) for f in dataset.schema if f.name not in apart]
     if not found:
         raise ConfigError("no column is left to learn from", hint="drop fewer columns")
@@ -55,7 +57,7 @@ def check_columns(config: PipelineConfig, dataset: Dataset) -> None:
     named += [(("data", "key", i), k) for i, k in enumerate(config.data.key or ())]
     named += [(("split", "group", i), g) for i, g in enumerate(config.split.group or ())]
     named += [(("evaluate", "slices", i), s) for i, s in enumerate(config.evaluate.slices)]
-    for section, name in (("data", "weight"), ("split", "time")):
+    for section, name in (("data", "weight"), ("data", "event"), ("split", "time")):
         value = getattr(getattr(config, section), name)
         named += [((section, name), value)] if value is not None else []
     for path, column in named:
@@ -106,6 +108,7 @@ def split_kind(config: PipelineConfig, target: Target | None) -> str:
 
 def find_target(config: PipelineConfig, profile: Profile) -> tuple[Target, list[str]]:
     """Task, classes and positive label, by the rules of docs/pipeline-file.md."""
+    special = special_task(config)
     name = config.data.target
     if name is None:
         return Target("unsupervised"), []
@@ -117,7 +120,7 @@ def find_target(config: PipelineConfig, profile: Profile) -> tuple[Target, list[
     if missing:
         notes.append(f"{missing:,} rows have no target {name!r} and take part in nothing")
     levels, values = _levels(profile, name)
-    task = config.data.task
+    task: str = special or config.data.task
     if task == "auto":
         if dtype == "timestamp":
             raise config.fault(("data", "target"), f"target {name!r} is a timestamp",
@@ -129,14 +132,14 @@ def find_target(config: PipelineConfig, profile: Profile) -> tuple[Target, list[
         else:
             task = "multiclass" if dtype == "string" or (
                 values is not None and len(values) <= 20) else "regression"
-    if task == "regression":
+    if task == "regression" or special:
         if dtype == "string":
-            raise config.fault(("data", "target"), f"target {name!r} is text, and a regression "
+            raise config.fault(("data", "target"), f"target {name!r} is text, and a {task} task "
                                "needs numbers", f"set data.types: {{{name}: float}}")
         centre, reach = target_range(profile, name)
         if reach == 0:
             raise DataError(f"target {name!r} has the same value in every row")
-        return Target("regression", (), centre, reach), notes
+        return Target(task, (), centre, reach), notes
     if dtype in ("float64", "float32"):
         raise config.fault(("data", "target"), f"target {name!r} is {dtype}; classes are text, "
                            "whole numbers or booleans", f"set data.types: {{{name}: int}}, or "
@@ -205,7 +208,9 @@ def split_rows(
         ys = [np.zeros(len(f.key), np.int8) for f in profile.facts]
     else:
         ys = [encode_target(f.target, target) for f in profile.facts]
-    known = [np.isfinite(y) if target.task == "regression" else y >= 0 for y in ys]
+    if target.task in SURVIVAL:
+        ys = survival_targets(config, profile, ys)
+    known = [y >= 0 if target.classes else np.isfinite(y) for y in ys]
     weights = [_weight(config, f.weight, k) for f, k in zip(profile.facts, known, strict=True)]
     if by == "time":
         assert rule.time is not None
@@ -246,7 +251,7 @@ def encode_target(found: tuple[np.ndarray, pa.Array] | None, target: Target) -> 
     """Class codes (narrow, -1 for no or an unknown label) or values (float64, NaN for none)."""
     assert found is not None
     codes, levels = found
-    if target.task == "regression":
+    if not target.classes:
         values = levels.cast(pa.float64()).to_numpy(zero_copy_only=False)
         values = np.where(np.isfinite(values), values, np.nan)
         return np.append(values, np.nan)[codes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from gpupipe.engine.choose import Choice, choose
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.evaluate.scores import evaluate as score
 from gpupipe.models.unsupervised import typed
+from gpupipe.outcomes import signed_column
 from gpupipe.rows import label_of
 from gpupipe.steps.passes import Advance, stage
 
@@ -212,9 +213,12 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
                           hint="`gpupipe show` has its metrics, `gpupipe predict` scores new rows")
     name, notes = bundle.info["target"], []
     weight_name = bundle.info["weight"]
+    event, events = bundle.info.get("event"), []
     scores, bounds, targets, weights = [], [], [], []
-    with _opened(bundle, source, name, bundle.info["target_dtype"]) as dataset:
-        extra = [name] + ([weight_name] if weight_name else [])
+    judging = {name: bundle.info["target_dtype"]}
+    judging |= {event["column"]: event["dtype"]} if event else {}
+    with _opened(bundle, source, judging) as dataset:
+        extra = [*judging] + ([weight_name] if weight_name else [])
         if weight_name and weight_name not in dataset.schema:
             raise DataError(f"there is no column {weight_name!r} of weights",
                             where=dataset.source)
@@ -225,6 +229,8 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
                 scores.append(predicted)
                 bounds += [] if around is None else [around]
                 targets.append(_plain(table.column(name)))
+                if event:
+                    events.append(_plain(table.column(event["column"])))
                 if weight_name:
                     weights.append(_plain(table.column(weight_name)).cast(pa.float64()))
                 advance(table.num_rows)
@@ -233,8 +239,13 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
     if not scores:
         raise DataError("there is no row to judge")
     labels = pa.chunked_array([c for t in targets for c in t.chunks] or targets)
-    y, remarks = _encoded(bundle, labels)
-    known = np.isfinite(y) if bundle.task == "regression" else y >= 0
+    if event:
+        seen = pa.chunked_array([c for e in events for c in e.chunks])
+        y = signed_column(labels, seen, (name, event["column"]), event["seen"])
+    else:
+        y, remarks = _encoded(bundle, labels)
+        notes += remarks
+    known = y >= 0 if bundle.classes else np.isfinite(y)
     if not known.any():
         raise DataError(f"no row has a value of {name!r} to judge by")
     if not known.all():
@@ -248,7 +259,7 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
     )
     answer: dict[str, Any] = {
         "metrics": {n: s.to_json() for n, s in found.items()}, "rows": int(known.sum()),
-        "quarantined": quarantined, "notes": [*notes, *remarks], "bundle": str(bundle.path),
+        "quarantined": quarantined, "notes": notes, "bundle": str(bundle.path),
     }
     if bounds:
         held = on_new_data(bundle.info["intervals"], y[known], p, np.concatenate(bounds)[known],
@@ -264,7 +275,7 @@ def _encoded(bundle: Bundle, labels: pa.ChunkedArray) -> tuple[np.ndarray, list[
     Labels are compared as text. Where none of a file's labels is known as it stands, blanks
     around them and a full stop after them are ignored, and that is said.
     """
-    if bundle.task == "regression":
+    if not bundle.classes:
         return labels.cast(pa.float64()).to_numpy(), []
     encoded = labels.combine_chunks().dictionary_encode()
     found = [label_of(v) for v in encoded.dictionary.to_pylist()]
@@ -295,14 +306,16 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 @contextmanager
 def _opened(
-    bundle: Bundle, source: object, target: str | None = None, target_dtype: str | None = None
+    bundle: Bundle, source: object, judging: Mapping[str, str] | None = None
 ) -> Iterator[Dataset]:
-    """The source read as the training data was: same types, same tokens for missing."""
+    """The source read as the training data was: same types, same tokens for missing.
+
+    ``judging`` are the types of the columns that the model is judged by.
+    """
     info = bundle.info
     reader = info["reader"]
     types: dict[str, str] = {f.name: f.dtype for f in bundle.schema}
-    if target is not None and target_dtype is not None:
-        types[target] = target_dtype
+    types |= judging or {}
     with tempfile.TemporaryDirectory(prefix="gpupipe-") as cache:
         options: dict[str, Any] = {
             "cache": Path(cache), "missing": info["missing"], "format": "auto",
@@ -314,9 +327,9 @@ def _opened(
         except ConfigError:
             # A pinned column that is not there: say so as scoring would.
             dataset = _ingest(source, types, **options)
-            _check_columns(bundle, dataset, target)
+            _check_columns(bundle, dataset, judging or ())
             raise
-        _check_columns(bundle, dataset, target)
+        _check_columns(bundle, dataset, judging or ())
         yield dataset
 
 
@@ -332,20 +345,21 @@ def _ingest(source: object, needed: Collection[str], **options: Any) -> Dataset:
             drop.append(error.column)
 
 
-def _check_columns(bundle: Bundle, dataset: Dataset, target: str | None) -> None:
-    """DataError where the file lacks a column of the model, or the target to judge by."""
+def _check_columns(bundle: Bundle, dataset: Dataset, judging: Iterable[str]) -> None:
+    """DataError where the file lacks a column of the model, or one to judge by."""
     try:
         bundle.typed(dataset.schema.select(
             [n for n in bundle.schema.names if n in dataset.schema]).to_arrow().empty_table())
     except DataError as error:
         raise DataError(error.message, hint=error.hint, where=dataset.source) from None
-    if target is not None and target not in dataset.schema:
-        near = did_you_mean(target, dataset.schema.names)
-        raise DataError(
-            f"there is no column {target!r} to judge by", where=dataset.source,
-            hint=f"did you mean {near!r}?" if near else
-            "evaluate needs the target; predict scores data without it",
-        )
+    for name in judging:
+        if name not in dataset.schema:
+            near = did_you_mean(name, dataset.schema.names)
+            raise DataError(
+                f"there is no column {name!r} to judge by", where=dataset.source,
+                hint=f"did you mean {near!r}?" if near else
+                "evaluate needs the target; predict scores data without it",
+            )
 
 
 def _writer(path: Path, suffix: str, schema: pa.Schema) -> Any:

@@ -122,7 +122,7 @@ class Bundle:
 
         Of a Dask data frame another one. DataError where the bundle has no intervals.
         """
-        if self.task != "regression":
+        if self.classes:
             raise DataError("a classifier has no intervals", hint="use predict_set")
         return self._bounds(table, ["prediction_low", "prediction_high"], np.float64)
 
@@ -131,8 +131,8 @@ class Bundle:
 
         Of a Dask data frame another one. DataError where the bundle has no sets.
         """
-        if self.task == "regression":
-            raise DataError("a regression has no sets of labels", hint="use predict_interval")
+        if not self.classes:
+            raise DataError(f"a {self.task} has no sets of labels", hint="use predict_interval")
         return self._bounds(table, self.classes, np.bool_)
 
     def _bounds(self, table: Any, names: list[str], dtype: Any) -> Any:
@@ -161,7 +161,7 @@ class Bundle:
             columns = typed(self.outputs, scores)
             return [dict(zip(columns, row, strict=True))
                     for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
-        if self.task == "regression":
+        if not self.classes:
             found: list[dict[str, Any]] = [{"prediction": float(s)} for s in scores]
         elif scores.ndim == 1:
             found = [{"prediction": label, "probability": float(s)}

@@ -32,7 +32,7 @@ from gpupipe.steps import STEPS, Feature, Target
 from gpupipe.steps.graph import Bound, Fitted, Graph, Node
 
 CLASSES = {"binary": (2, 2), "multiclass": (2, 1 << 20), "regression": (0, 0),
-           "unsupervised": (0, 0)}
+           "survival": (0, 0), "hazard": (0, 0), "unsupervised": (0, 0)}
 """The tasks, and the least and the most classes of each."""
 FORMAT = 1
 """The version of the layout; a reader refuses a newer one."""

@@ -14,7 +14,7 @@ from gpupipe.bundle.scoring import load
 from gpupipe.compare.rows import SIDES, Paired, paired
 from gpupipe.compare.significance import Significance, delong, mcnemar
 from gpupipe.evaluate.curves import curves
-from gpupipe.evaluate.metrics import METRICS, choose
+from gpupipe.evaluate.metrics import METRICS, OF_CLASSES, choose
 from gpupipe.evaluate.samples import UNITS
 from gpupipe.evaluate.scores import SMALL_SLICE, Score, evaluate, paired_differences
 from gpupipe.workflow import show
@@ -96,7 +96,7 @@ def _better(pair: Paired, name: str, away: Score) -> str | None:
 
 def _tests(pair: Paired) -> list[Significance]:
     """The classical tests that fit the task; none where rows are weighted."""
-    if pair.weight is not None or pair.task == "regression":
+    if pair.weight is not None or pair.task not in OF_CLASSES:
         return []
     a, b = pair.left.prediction, pair.right.prediction
     labels = [(p > 0.5).astype(int) if p.ndim == 1 else p.argmax(axis=1) for p in (a, b)]
@@ -149,11 +149,11 @@ def _calibration(pair: Paired) -> dict[str, Any]:
     weight = np.ones(len(pair.y)) if pair.weight is None else pair.weight
     for side, kept in (("left", pair.left), ("right", pair.right)):
         mine: dict[str, Any] = {}
-        if pair.task != "regression":
+        if pair.task in OF_CLASSES:
             drawn = curves(pair.task, pair.y, kept.prediction, weight=pair.weight,
                            classes=pair.classes)["calibration"]
             mine["ece"] = drawn["ece"]
-        if pair.task != "multiclass":
+        if pair.task in ("binary", "regression"):
             mine["prediction_mean"] = float(np.average(kept.prediction, weights=weight))
             mine["target_mean"] = float(np.average(pair.y, weights=weight))
         found[side] = mine

@@ -61,7 +61,8 @@ class DataConfig(Section):
     target: ColumnName | None = None
     """The column to predict; required, but for a model that learns without one."""
     positive: str | int | float | bool | None = None
-    """The label that counts as positive (binary targets); default: the rarer one."""
+    """The label that counts as positive (binary targets); default: the rarer one. With an
+    event column, the label that says that the event was seen."""
     drop: ColumnNames = []
     """Columns to leave out; globs such as "cost_*" are fine."""
     key: ColumnNames | None = None
@@ -72,6 +73,8 @@ class DataConfig(Section):
     """Texts that mean a missing value; default: the usual ones."""
     weight: ColumnName | None = None
     """A column of sample weights."""
+    event: ColumnName | None = None
+    """A column that says whether the event was seen by the time in the target, or is censored."""
     format: Literal["auto", "csv", "parquet", "arrow", "json"] = "auto"
     """How the source is stored; default: by its name and first bytes."""
     delimiter: Annotated[str, Field(min_length=1)] = "auto"
@@ -99,6 +102,14 @@ class DataConfig(Section):
             raise Misfit(f"the target {self.target!r} cannot be dropped", key="drop")
         if self.weight is not None and self.weight == self.target:
             raise Misfit("the target cannot be the weight too", key="weight")
+        if self.event in (self.target, self.weight) and self.event is not None:
+            raise Misfit(f"the event {self.event!r} is the target or the weight too",
+                         "the target is the time; the event says whether it was seen", "event")
+        if self.event is not None and self.target is None:
+            raise Misfit("an event belongs to a time", "set data.target to the column of times",
+                         "event")
+        if self.event is not None and self.task != "auto":
+            raise Misfit("with an event the task is survival", "leave data.task out", "task")
         return self
 
 

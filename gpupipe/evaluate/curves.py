@@ -32,15 +32,15 @@ def curves(
     ``confusion``; multiclass: ``roc`` (one-vs-rest, the 8 largest classes), ``calibration`` and
     ``score_histogram`` of the predicted class's probability, ``confusion``; regression:
     ``predicted_actual`` and ``residual_predicted`` (2-D densities), ``residual_histogram``,
-    ``deciles``. Above ``threshold`` a binary row is predicted positive. A curve that is not
-    defined (one class only) is left out.
+    ``deciles``; none of times with an event. Above ``threshold`` a binary row is predicted
+    positive. A curve that is not defined (one class only) is left out.
     """
     y, (p,), weight = checked(task, y, [prediction], weight)
     if task == "binary":
         return _binary(y, p, weight, list(classes or ["0", "1"]), threshold)
     if task == "multiclass":
         return _multiclass(y, p, weight, list(classes or map(str, range(p.shape[1]))))
-    return _regression(y, p, weight)
+    return _regression(y, p, weight) if task == "regression" else {}
 
 
 def _binary(y: Array, p: Array, weight: Array, classes: list[str], threshold: float) -> Json:

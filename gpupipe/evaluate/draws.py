@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from gpupipe.evaluate.metrics import Classified, Scored, Summed
+from gpupipe.evaluate.survival import Compared
 
-Table = Scored | Classified | Summed
+Table = Scored | Classified | Summed | Compared
 
 BLOCK = 1 << 18  # weights drawn at a time, so that they stay in the cache
 

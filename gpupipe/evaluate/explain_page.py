@@ -50,7 +50,7 @@ def _unit(data: Json) -> str:
     classes = data.get("classes") or []
     if scale == "target":
         return f"moves {cut(data.get('target', 'the target'), 24)} by"
-    if scale == "log target":
+    if scale.startswith("log ") and scale != "log-odds":
         return "moves the logarithm of the prediction by"
     binary = data.get("task") == "binary" and len(classes) == 2
     return f"moves the {scale} of {cut(classes[1], 20)} by" if binary else f"moves the {scale} by"

@@ -24,9 +24,9 @@ import numpy as np
 from gpupipe.engine.arrays import Array, namespace, to_host
 from gpupipe.evaluate.cells import binary_losses, scored
 from gpupipe.evaluate.draws import multinomial_counts
-from gpupipe.evaluate.groups import ClassColumns, Columns, ValueColumns, random_groups
+from gpupipe.evaluate.groups import ClassColumns, Columns, random_groups
 from gpupipe.evaluate.metrics import Metric, Task, choose
-from gpupipe.evaluate.samples import UNITS, checked
+from gpupipe.evaluate.samples import UNITS, checked, columns_of
 
 WIDTH = 2048  # columns of sums that are multiplied at a time
 
@@ -95,10 +95,8 @@ class Measure(Protocol):
 
 def measure(task: Task, m: Metric, y: Array, p: Array, weight: Array) -> Measure:
     """The `Measure` of a metric of checked arrays."""
-    if task == "regression":
-        return _Formula(ValueColumns(y, p, weight, [m.name]), m)
-    if task == "multiclass":
-        return _Formula(ClassColumns(y, p, weight, [m.name]), m)
+    if task != "binary":
+        return _Formula(columns_of(task, y, p, weight, [m.name]), m)
     if m.name in MEANS:
         return _Means(y, p, weight, m.name)
     # What a label is enough for, of two classes.

@@ -3,7 +3,8 @@
 A metric is a function of a *table*: the sufficient statistics of its task, with a leading axis
 of R resamples (R = 1 for the data itself). So the value on all rows and its bootstrap come from
 one formula. The tables are `Scored` (binary: weights at the distinct scores), `Classified`
-(multiclass: weights by class) and `Summed` (regression: weighted sums); `samples` makes them.
+(multiclass: weights by class), `Summed` (regression: weighted sums) and `survival.Compared` (times
+with an event: pairs); `samples` makes them.
 
 Where a formula is not defined on a table it gives NaN there, and `undefined` says when that is;
 `evaluate` turns it into an explicit note. Every formula equals scikit-learn's on the same rows.
@@ -19,8 +20,11 @@ from typing import Literal
 from gpupipe.engine.arrays import Array, namespace
 from gpupipe.errors import ConfigError, did_you_mean
 
-Task = Literal["binary", "multiclass", "regression"]
-Needs = Literal["score", "probability", "label", "value"]
+Task = Literal["binary", "multiclass", "regression", "survival", "hazard"]
+OF_CLASSES: tuple[Task, ...] = ("binary", "multiclass")
+"""Tasks whose targets are class codes; those of all others are numbers."""
+Needs = Literal["score", "probability", "label", "value", "order"]
+"""What of a prediction a metric looks at; ``order``: which rows are before which others."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ DEFAULT_METRICS: dict[Task, tuple[str, ...]] = {
         "r2", "root_mean_squared_error", "mean_absolute_error", "median_absolute_error",
         "mean_absolute_percentage_error", "explained_variance", "max_error",
     ),
+    "survival": ("concordance_index",),
+    "hazard": ("concordance_index",),
 }
 """What `evaluate` computes when not told; the first is the headline."""
 

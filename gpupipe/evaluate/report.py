@@ -189,6 +189,7 @@ class Report(TypedDict, total=False):
     task: Task
     target: str
     classes: list[str]
+    event: dict[str, str] | None  # `outcomes.event_of`
     headline: str
     source: Source
     split: Split

@@ -28,12 +28,14 @@ from typing import Protocol
 
 import numpy as np
 
+from gpupipe.data.outcomes import SURVIVAL
 from gpupipe.engine.arrays import Array, namespace
 from gpupipe.errors import DataError
 from gpupipe.evaluate.cells import BinarySample
 from gpupipe.evaluate.draws import Table
-from gpupipe.evaluate.groups import ClassColumns, GroupSample, ValueColumns
-from gpupipe.evaluate.metrics import Task
+from gpupipe.evaluate.groups import ClassColumns, Columns, GroupSample, ValueColumns
+from gpupipe.evaluate.metrics import OF_CLASSES, Task
+from gpupipe.evaluate.survival import TimeColumns
 
 UNITS = 4096
 
@@ -67,9 +69,18 @@ def sample(
     y, predictions, weight = checked(task, y, predictions, weight)
     if task == "binary":
         return BinarySample(y, predictions, weight, units)
-    columns = ClassColumns if task == "multiclass" else ValueColumns
     with np.errstate(over="ignore"):  # a share of a value near 0; its metric is then undefined
-        return GroupSample([columns(y, p, weight, names) for p in predictions], weight, units)
+        return GroupSample([columns_of(task, y, p, weight, names) for p in predictions], weight,
+                           units)
+
+
+def columns_of(task: Task, y: Array, p: Array, weight: Array, names: Sequence[str]) -> Columns:
+    """What a prediction adds up by groups of rows, of a task whose units are such groups."""
+    if task == "multiclass":
+        return ClassColumns(y, p, weight, names)
+    if task in SURVIVAL:
+        return TimeColumns(task, y, p, weight)
+    return ValueColumns(y, p, weight, names)
 
 
 def checked(
@@ -77,7 +88,7 @@ def checked(
 ) -> tuple[Array, list[Array], Array]:
     """The arrays in the types that the formulas want; rows of weight 0 are dropped."""
     xp = namespace(y)
-    y = xp.asarray(y).astype(xp.float64 if task == "regression" else xp.int64, copy=False)
+    y = xp.asarray(y).astype(xp.int64 if task in OF_CLASSES else xp.float64, copy=False)
     rows = len(y)
     if y.ndim != 1 or rows == 0:
         raise DataError("there are no rows to evaluate", hint="check the split and the filters")
@@ -88,7 +99,7 @@ def checked(
         if len(prediction) != rows or prediction.ndim != (2 if task == "multiclass" else 1):
             raise DataError(f"predictions of shape {prediction.shape} do not fit {rows:,} rows")
         classes = prediction.shape[1] if task == "multiclass" else 2
-        if task != "regression" and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        if task in OF_CLASSES and not 0 <= int(y.min()) <= int(y.max()) < classes:
             raise DataError(f"class codes run from {y.min()} to {y.max()}, not 0 to {classes - 1}")
         checked_predictions.append(prediction)
     for what, array in [("target", y), ("weight", weight),
@@ -96,7 +107,7 @@ def checked(
         wrong = int((~xp.isfinite(array)).sum())
         if wrong:
             raise DataError(f"the {what} is not finite in {wrong:,} of {rows:,} rows")
-    if task != "regression":
+    if task in OF_CLASSES:
         for p in checked_predictions:
             if float(p.min()) < 0 or float(p.max()) > 1:
                 raise DataError(

@@ -18,6 +18,7 @@ SLICE_METRICS: dict[Task, list[str]] = {
     "binary": ["roc_auc", "log_loss", "accuracy"],
     "multiclass": ["accuracy", "f1_macro", "log_loss"],
     "regression": ["root_mean_squared_error", "mean_absolute_error", "r2"],
+    "survival": ["concordance_index"], "hazard": ["concordance_index"],
 }
 
 
@@ -49,8 +50,8 @@ def evaluate(
 
     Parameters
     ----------
-    task : "binary", "multiclass" or "regression".
-    y : class codes int[n] (0..C-1), or float64[n] for regression.
+    task : "binary", "multiclass", "regression", "survival" or "hazard".
+    y : class codes int[n] (0..C-1), or float64[n]; a censored time is negative.
     prediction : P(positive) float64[n]; class probabilities float64[n, C]; values float64[n].
     weight : sample weights float64[n].
     metrics : names (scikit-learn's); default: the task's own list.
@@ -154,7 +155,7 @@ def slice_scores(
             )
             row["scores"] = {m: s.to_json() for m, s in scores.items()}
             row |= {name: _mean(values[where], w) for name, values in (means or {}).items()}
-            if task != "multiclass":
+            if task in ("binary", "regression"):
                 row["target_mean"] = _mean(y[where], w)
                 row["prediction_mean"] = _mean(prediction[where], w)
         rows.append(row)

@@ -16,7 +16,7 @@ from gpupipe.evaluate.explain_dependence import dependence, scatter
 from gpupipe.evaluate.explain_mistakes import described, most_wrong
 from gpupipe.evaluate.explain_permutation import permutation_importance, related
 from gpupipe.evaluate.explain_search import cut_of
-from gpupipe.evaluate.explain_slices import biased_slices, worst_slices
+from gpupipe.evaluate.explain_slices import LOSSES, biased_slices, worst_slices
 from gpupipe.evaluate.metrics import Task, choose
 from gpupipe.explain.rows import Judged, Pool, pool
 from gpupipe.explain.scorers import Scorer, scorer_of, slowness_of
@@ -95,7 +95,7 @@ class _Explainer:
             found["related"] = related(self.rows.table, [
                 c["column"] for c in permutation["columns"]])
         found["dependence"] = self._dependence(ranked, shap)
-        if self.pool.prediction is not None:
+        if self.pool.prediction is not None and self.task in LOSSES:
             found["slices"] = self._slices(ranked)
             found["mistakes"] = self._mistakes(shap.told["method"])
         found["notes"] = self.notes

@@ -15,7 +15,7 @@ from gpupipe.evaluate.explain_sampled import sampled_shapley
 from gpupipe.evaluate.explain_shap import summary
 from gpupipe.explain.rows import Judged
 from gpupipe.explain.scorers import Scorer, codes_of
-from gpupipe.models.contributions import Unexplained, affordable_rows
+from gpupipe.models.contributions import PREDICTED, Unexplained, affordable_rows
 
 LEAST = 100
 """Rows, at least, whose exact SHAP values are worked out, however long each takes."""
@@ -99,6 +99,6 @@ def _sampled(
     shown = np.column_stack([np.full(n, np.nan) if v is None else v for v in numbers])
     told = summary(values, shown, columns, columns, [v is None for v in numbers], values,
                    columns)
-    told |= {"scale": "target" if task == "regression" else "probability",
+    told |= {"scale": PREDICTED.get(task, "probability"),
              "base": np.atleast_1d(base[0]).tolist(), "method": "sampled", "orders": 2 * ROUNDS}
     return Shap(told, values)

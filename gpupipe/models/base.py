@@ -27,7 +27,8 @@ Payload = dict[str, Any]
 """A fitted model as plain data: JSON values, NumPy arrays, and bytes of a documented format."""
 
 
-Task = Literal["binary", "multiclass", "regression", "unsupervised"]
+Task = Literal["binary", "multiclass", "regression", "survival", "hazard", "unsupervised"]
+"""Of a time with an event, ``survival`` predicts the time and ``hazard`` the relative risk."""
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
 """The tasks that predict a target; families that learn without one are in `unsupervised`."""
 
@@ -60,7 +61,8 @@ class Matrix:
     ----------
     chunks : float32 arrays ``[n_i, features]``, NaN for missing; they may be made anew each
         time they are asked for.
-    target : class codes (int64) or values (float64), ``[n]``.
+    target : class codes (int64) or values (float64), ``[n]``; a time that is censored is
+        negative (see `data.outcomes`).
     weight : float64 ``[n]`` or None.
     names : of the features, ``[features]``.
     categorical : which features are unordered codes, ``[features]``.
@@ -154,10 +156,6 @@ class Model(Protocol):
     tasks: ClassVar[tuple[Task, ...]]
     space: ClassVar[Space]
     """Where a search looks for its parameters."""
-    spreads: ClassVar[bool]
-    """Whether processes with some of the rows each can train it together: such a family has
-    ``ring`` and ``joined`` (see `models.ring`)."""
-
     def __init__(self, params: Mapping[str, Any]) -> None: ...
 
     @property
@@ -165,6 +163,13 @@ class Model(Protocol):
         """Whether it learns chunk by chunk, without the whole matrix in memory.
 
         Mostly an attribute of the class; some families do so with some parameters alone.
+        """
+        ...
+
+    @property
+    def spreads(self) -> bool:
+        """Whether processes with some of the rows each can train it together: such a family has
+        ``ring`` and ``joined`` (see `models.ring`). An attribute of the class, or by parameters.
         """
         ...
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpupipe.data.outcomes import seen_of, time_of
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
 from gpupipe.models.base import (
@@ -28,10 +29,15 @@ from gpupipe.steps.base import Target
 
 @register("constant")
 class Constant:
-    """The classes' shares, or the mean, of the training rows (weighted)."""
+    """The classes' shares, or the mean, of the training rows (weighted).
+
+    Of times with an event it is the mean time under a constant rate of events (all time at risk
+    by the number of events, the exponential distribution's maximum likelihood); a relative risk
+    is 1.
+    """
 
     kind: ClassVar[str]
-    tasks: ClassVar[tuple[Task, ...]] = TASKS
+    tasks: ClassVar[tuple[Task, ...]] = (*TASKS, "survival", "hazard")
     needs: ClassVar[Needs] = "anything"
     space: ClassVar[Space] = {}
     streams: ClassVar[bool] = True
@@ -45,7 +51,12 @@ class Constant:
     ) -> FittedModel:
         y = np.asarray(train.target)
         weight = np.ones(len(y)) if train.weight is None else np.asarray(train.weight)
-        if target.task == "regression":
+        if target.task == "hazard":
+            value = np.ones(1)
+        elif target.task == "survival":
+            events = (weight * seen_of(y)).sum()
+            value = np.array([(weight * time_of(y)).sum() / max(events, 1e-9)])
+        elif target.task == "regression":
             value = np.array([np.average(y, weights=weight)])
         else:
             shares = np.bincount(y, weights=weight, minlength=len(target.classes)) / weight.sum()

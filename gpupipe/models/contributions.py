@@ -18,11 +18,15 @@ from gpupipe.engine.frames import Array
 
 LOGISTIC = ("binary:logistic", "binary:logitraw", "multi:softprob", "multi:softmax",
             "reg:logistic")
+PREDICTED = {"regression": "target", "survival": "time", "hazard": "relative risk"}
+"""What is predicted, by task; else it is a probability."""
 WORK = 4e7
 """Leaves times levels that a second or two are enough for (some 60 ns each, on one core)."""
 NODE_BYTES = 35
 """What a node takes in XGBoost's UBJ format."""
-LOGARITHMIC = ("count:poisson", "reg:gamma", "reg:tweedie", "survival:aft", "survival:cox")
+LOGARITHMIC = {"count:poisson": "log target", "reg:gamma": "log target",
+               "reg:tweedie": "log target", "survival:aft": "log time",
+               "survival:cox": "log relative risk"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Contributions:
     values : float64 ``[n, features]``; ``[n, features, outputs]`` where there are several
         (one a class).
     base : float64 ``[n]`` or ``[n, outputs]``: the margin of knowing nothing.
-    scale : what the margin is in: "log-odds", "probability", "target", "log target"; with
+    scale : what the margin is in: "log-odds", "probability", "target", "log target", "log time",
+        "log relative risk"; with
         "uncalibrated" before it where predictions are calibrated after it.
     additive : whether a feature's part depends on that feature alone, so that it may be
         measured from any reference (see `centred`).
@@ -123,8 +128,8 @@ def _scale(booster: Any, task: str) -> str:
     if objective in LOGISTIC:
         return "log-odds"
     if objective in LOGARITHMIC:
-        return "log target"
-    return "target" if task == "regression" else "probability"
+        return LOGARITHMIC[objective]
+    return PREDICTED.get(task, "probability")
 
 
 def linear_contributions(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gpupipe.data.outcomes import SURVIVAL
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
 from gpupipe.errors import ConfigError, DataError, did_you_mean
@@ -31,6 +32,8 @@ class Objective:
 
 
 VALUE = Objective("regression")
+TIME = Objective("survival", "log")
+RISK = Objective("hazard", "log")
 COUNT = Objective("regression", "log", "not negative")
 POSITIVE = Objective("regression", "log", "positive")
 BINARY = Objective("binary", "logistic")
@@ -45,6 +48,7 @@ XGBOOST: Table = {
     "reg:gamma": POSITIVE, "reg:squaredlogerror": Objective("regression",
                                                             values="greater than -1"),
     "reg:logistic": Objective("regression", "logistic", "from 0 to 1"),
+    "survival:aft": TIME, "survival:cox": RISK,
 }
 LIGHTGBM: Table = {
     "binary": BINARY, "multiclass": CLASSES,
@@ -57,6 +61,11 @@ CATBOOST: Table = {
     "LogCosh": VALUE, "MAPE": VALUE, "Poisson": COUNT, "Tweedie": COUNT,
 }
 """CatBoost writes a loss's own parameters behind its name: ``Quantile:alpha=0.9``."""
+
+
+SPECIAL: dict[str, str] = {
+    name: known.task for name, known in XGBOOST.items() if known.task in SURVIVAL}
+"""Objectives that say more of the target than its values do, and the task that they make it."""
 
 
 def check_name(kind: str, name: object, table: Table) -> None:
@@ -88,7 +97,8 @@ def objective_of(
         fit = ", ".join(n for n, known in table.items() if known.task == target.task)
         raise ConfigError(
             f"objective {name!r} of model {kind!r} is for {found.task} targets, and this one is "
-            f"{target.task}", hint=f"for it there are {fit}; or set data.task",
+            f"{target.task}", hint=f"for it there are {fit}" if target.task in SURVIVAL else
+            f"for it there are {fit}; or set data.{'event' if name in SPECIAL else 'task'}",
         )
     _check_values(name, found.values, y)
     return name, found
@@ -108,8 +118,13 @@ def _check_values(name: str, values: Values, y: Array) -> None:
 
 
 def loss_of_nothing(y: Array, target: Target) -> float:
-    """The default loss of the best constant: the standard deviation, or the entropy."""
+    """The default loss of the best constant: the standard deviation, or the entropy.
+
+    0 where its scale is no measure of a gain: of a likelihood of times, say.
+    """
     xp = namespace(y)
+    if target.task in SURVIVAL:
+        return 0.0
     if target.task == "regression":
         return float(xp.std(y))
     shares = xp.bincount(y, minlength=len(target.classes)) / max(len(y), 1)

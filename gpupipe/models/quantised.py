@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpupipe.checkpoints import temporary_name
+from gpupipe.data.outcomes import seen_of, time_of
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
 from gpupipe.engine.memory import PAGE_ROWS
@@ -21,9 +22,30 @@ CUT_ROWS = 65_536
 """Rows, at least, from which the bins of a large matrix are cut."""
 
 
+Labels = Callable[[Array], dict[str, Array]]
+"""What XGBoost is told of some rows' targets: its own names, float32 ``[n]``."""
+
+
+def as_label(y: Array) -> dict[str, Array]:
+    """The target as it is. For ``survival:cox``, too: there a negative time is a censored one."""
+    return {"label": y.astype("float32")}
+
+
+def as_bounds(y: Array) -> dict[str, Array]:
+    """The ends that a time lies between: the same where its event was seen, else no upper one."""
+    xp, time = namespace(y), time_of(y).astype("float32")
+    return {"label_lower_bound": time,
+            "label_upper_bound": xp.where(seen_of(y), time, xp.float32("inf"))}
+
+
+def labels_of(objective: str) -> Labels:
+    """How an objective is told of the target."""
+    return as_bounds if objective == "survival:aft" else as_label
+
+
 def quantised(
     matrix: Matrix, params: dict[str, Any], reference: xgboost.QuantileDMatrix | None,
-    spill: Path | None, sampled: bool = False,
+    spill: Path | None, sampled: bool = False, labels: Labels = as_label,
 ) -> xgboost.QuantileDMatrix:
     """The matrix in bins: those of ``reference``, else of its own quantiles.
 
@@ -33,14 +55,15 @@ def quantised(
     """
     step = matrix.rows // CUT_ROWS
     if sampled and step >= 4 and not any(matrix.categorical):
-        reference = quantised(matrix.every(step), params, None, None)
+        reference = quantised(matrix.every(step), params, None, None, labels=labels)
     shared = {"max_bin": int(params["max_bin"]), "ref": reference, "nthread": params["nthread"],
               "enable_categorical": True}
     if spill is None:
-        return xgboost_library().QuantileDMatrix(_chunks()(matrix, None), **shared)
+        return xgboost_library().QuantileDMatrix(_chunks()(matrix, None, labels), **shared)
     prefix = temporary_name(spill / "bins")  # a name for this matrix alone
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    return xgboost_library().ExtMemQuantileDMatrix(_chunks()(matrix, str(prefix)), **shared)
+    return xgboost_library().ExtMemQuantileDMatrix(
+        _chunks()(matrix, str(prefix), labels), **shared)
 
 
 @cache
@@ -50,8 +73,8 @@ def _chunks() -> Any:
     class Chunks(xgboost_library().DataIter):  # type: ignore[misc]
         """Hands a matrix to XGBoost chunk by chunk."""
 
-        def __init__(self, matrix: Matrix, prefix: str | None) -> None:
-            self.matrix = matrix
+        def __init__(self, matrix: Matrix, prefix: str | None, labels: Labels) -> None:
+            self.matrix, self.labels = matrix, labels
             self.types = ["c" if c else "q" for c in matrix.categorical]
             self.row = 0
             super().__init__(cache_prefix=prefix)
@@ -64,7 +87,7 @@ def _chunks() -> Any:
             rows = slice(self.row, self.row + int(chunk.shape[0]))
             weight = self.matrix.weight
             input_data(
-                data=chunk, label=self.matrix.target[rows].astype("float32"),
+                data=chunk, **self.labels(self.matrix.target[rows]),
                 weight=None if weight is None else weight[rows].astype("float32"),
                 feature_types=self.types,
             )

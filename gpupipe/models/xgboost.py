@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gpupipe.errors import ConfigError
+from gpupipe.errors import ConfigError, EnvironmentFault
 from gpupipe.models import constraints, objectives
 from gpupipe.models.base import (
     TASKS,
@@ -25,7 +25,7 @@ from gpupipe.models.base import (
 from gpupipe.models.boosting import boost, exact_rounds, schedule
 from gpupipe.models.cuda import is_full, no_room, require_device
 from gpupipe.models.libraries import xgboost_library
-from gpupipe.models.quantised import quantised
+from gpupipe.models.quantised import labels_of, quantised
 from gpupipe.models.ring import joined, ring
 from gpupipe.models.trees import FittedTrees, outputs_of, restored_trees
 from gpupipe.steps.base import Target
@@ -53,8 +53,11 @@ PARAMETERS = frozenset({
     "verbosity",
 })
 """Those of `xgboost.XGBModel`, written out so that a file is checked without the library."""
-LOSSES = {"quantile_alpha": "reg:quantileerror", "tweedie_variance_power": "reg:tweedie",
-          "huber_slope": "reg:pseudohubererror"}
+LOSSES = {
+    "quantile_alpha": "reg:quantileerror", "tweedie_variance_power": "reg:tweedie",
+    "huber_slope": "reg:pseudohubererror", "aft_loss_distribution": "survival:aft",
+    "aft_loss_distribution_scale": "survival:aft",
+}
 """Parameters of an objective, and the objective."""
 DART = {"sample_type", "normalize_type", "rate_drop", "one_drop", "skip_drop"}
 """Parameters of ``booster: dart``."""
@@ -81,7 +84,7 @@ class XGBoost:
     """
 
     kind: ClassVar[str]
-    tasks: ClassVar[tuple[Task, ...]] = TASKS
+    tasks: ClassVar[tuple[Task, ...]] = (*TASKS, "survival", "hazard")
     needs: ClassVar[Needs] = "anything"
     space: ClassVar[Space] = {
         "learning_rate": Range(0.02, 0.2, log=True), "max_depth": Range(3, 10),
@@ -91,7 +94,6 @@ class XGBoost:
         "max_cat_to_onehot": OneOf((1, 8, 32)),
     }
     streams: ClassVar[bool] = True
-    spreads: ClassVar[bool] = True
     library = staticmethod(xgboost_library)
     ring = staticmethod(ring)
     joined = staticmethod(joined)
@@ -138,6 +140,11 @@ class XGBoost:
             constraints.check_interaction("xgboost", given["interaction_constraints"])
 
     @property
+    def spreads(self) -> bool:
+        """Not where a row's loss is of all rows that were at risk: one process has them all."""
+        return self.given.get("objective") != "survival:cox"
+
+    @property
     def rounds(self) -> int | None:
         """Exactly so many rounds, where the parameters say so."""
         return exact_rounds(self.given, dart=self.given.get("booster") == "dart")
@@ -153,6 +160,7 @@ class XGBoost:
         room even for pages of the bins.
         """
         xgboost = xgboost_library()
+        _check_whole(self.spreads, how)
         if how.device == "cuda":
             require_device(xgboost)
         plan = schedule(self.given, self.params["learning_rate"], valid, target, how,
@@ -160,8 +168,10 @@ class XGBoost:
         native = self._native(train, target, how) | {"eta": plan.learning_rate}
         try:
             sampled = how.processes == 1  # together they take all rows: each has few
-            data = quantised(train, native, None, how.spill, sampled)
-            watched = None if valid is None else quantised(valid, native, data, how.spill)
+            labels = labels_of(native["objective"])
+            data = quantised(train, native, None, how.spill, sampled, labels)
+            watched = None if valid is None else quantised(valid, native, data, how.spill,
+                                                           labels=labels)
             booster, curve, judged = boost(native, data, watched, plan.rounds, plan.patience,
                                            how.checkpoints)
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
@@ -201,6 +211,14 @@ class XGBoost:
     @classmethod
     def restore(cls, payload: Payload) -> FittedModel:
         return restored_trees("xgboost", payload)
+
+
+def _check_whole(spreads: bool, how: Training) -> None:
+    """EnvironmentFault where processes would each train on a part of what counts as a whole."""
+    if how.processes > 1 and not spreads:
+        raise EnvironmentFault(
+            f"survival:cox compares rows with all that are at risk, and {how.processes} processes "
+            "have some of them each", hint="set engine.kind: local, or objective: survival:aft")
 
 
 def _is_share(value: Any) -> bool:

@@ -150,21 +150,24 @@ class TargetSums(ByLevel):
     Attributes
     ----------
     centre, reach : the middle and half-width of the target's range.
+    timed : whether it is a time that is negative where it is censored: counted is how long it is.
     """
 
     state: ClassVar[type[State]] = TargetSumState
 
     centre: float
     reach: float
+    timed: bool = False
 
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> TargetSumState:
         assert rows.target is not None
         xp = fx.xp
         codes, levels = cells_of(columns[0], fx)
         n = len(levels)
-        known = xp.isfinite(rows.target)
+        target = abs(rows.target) if self.timed else rows.target
+        known = xp.isfinite(target)
         key = (rows.bucket * n + codes)[known]
-        unit = (rows.target[known] - self.centre) / self.reach if self.reach else (
+        unit = (target[known] - self.centre) / self.reach if self.reach else (
             xp.zeros(int(known.sum()))
         )
         cells = rows.buckets * n

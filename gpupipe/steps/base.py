@@ -62,8 +62,8 @@ class Target:
 
     Attributes
     ----------
-    task : binary, multiclass or regression.
-    classes : the labels in code order; empty for regression.
+    task : binary, multiclass, regression, or survival or hazard of a time with an event.
+    classes : the labels in code order; empty for numbers.
     centre, reach : middle and half-width of a numeric target's range.
     """
 

@@ -48,7 +48,7 @@ INTEGER_LEVELS = 1_000
 class RowFacts:
     """What the split and the training need of a part's rows, each ``[n]``.
 
-    ``key`` and ``group`` are uint64 hashes; ``target`` is (codes, levels) or None.
+    ``key`` and ``group`` are uint64 hashes; ``target`` and ``event`` are (codes, levels) or None.
     """
 
     key: np.ndarray
@@ -56,6 +56,7 @@ class RowFacts:
     time: np.ndarray | None
     weight: np.ndarray | None
     target: tuple[np.ndarray, pa.Array] | None
+    event: tuple[np.ndarray, pa.Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,27 +132,29 @@ def raw_key(column: str) -> str:
 def take_profile(
     reader: Reader, *, target: str | None, drop: Sequence[str] = (),
     key: Sequence[str] | None = None, group: Sequence[str] | None = None,
-    time: str | None = None, weight: str | None = None, progress: Any = None,
-    checkpoints: Checkpoints = NOWHERE,
+    time: str | None = None, weight: str | None = None, event: str | None = None,
+    progress: Any = None, checkpoints: Checkpoints = NOWHERE,
 ) -> Profile:
     """One pass over the dataset; the dropped columns have no statistics unless they are named.
 
-    Without a ``key`` a row's key is the whole row, dropped columns and all, but for the target
-    and the weight: exact duplicates share it. Were the target part of it, rows that agree in
-    all else would be dealt out by their label, and a fold could hold one label of them alone.
+    Without a ``key`` a row's key is the whole row, dropped columns and all, but for the target,
+    its event and the weight: exact duplicates share it. Were the target part of it, rows that
+    agree in all else would be dealt out by their label, and a fold could hold one label of them
+    alone.
     """
-    named = [n for n in (target, time, weight, *(key or ()), *(group or ())) if n is not None]
+    named = [n for n in (target, event, time, weight, *(key or ()), *(group or ()))
+             if n is not None]
     dataset, engine = reader.dataset, reader.engine
     names = dataset.schema.names
     schema = dataset.schema.select([n for n in names if n not in drop or n in named])
-    whole = [n for n in names if n not in (target, weight)]
+    whole = [n for n in names if n not in (target, event, weight)]
     keyed = list(key) if key else whole or names
     columns = [n for n in names if n in schema or n in keyed]
     text = [f.name for f in schema if f.dtype == "string"]
     parts = dataset.parts
     if not parts:
         raise DataError(f"{dataset.source} has no rows", hint="is it the right file?")
-    facts = Facts(tuple(keyed), target, tuple(group or ()), time, weight)
+    facts = Facts(tuple(keyed), target, tuple(group or ()), time, weight, event)
     saved = checkpoints.given(columns=digest([schema.to_json(), repr(facts)]))
     expected: list[Key] = [(s, raw_key(f.name)) for f in schema for s in statistics_of(f.dtype)]
     expected.append((facts, ROWS))
@@ -201,9 +204,10 @@ class FactsState(State):
     @classmethod
     def of(cls, part: int, facts: RowFacts) -> FactsState:
         codes, levels = facts.target or (None, None)
+        events, labels = facts.event or (None, None)
         return cls({str(part): {
             "key": facts.key, "group": facts.group, "time": facts.time, "weight": facts.weight,
-            "codes": codes, "levels": levels,
+            "codes": codes, "levels": levels, "events": events, "labels": labels,
         }})
 
     def facts(self) -> tuple[RowFacts, ...]:
@@ -212,13 +216,15 @@ class FactsState(State):
         for part in sorted(self.by_part, key=int):
             own = dict(self.by_part[part])
             codes, levels = own.pop("codes"), own.pop("levels")
-            found.append(RowFacts(**own, target=None if codes is None else (codes, levels)))
+            events, labels = own.pop("events"), own.pop("labels")
+            found.append(RowFacts(**own, target=None if codes is None else (codes, levels),
+                                  event=None if events is None else (events, labels)))
         return tuple(found)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Which facts are gathered: the columns of key, group, time and weight, and the target."""
+    """Which facts are gathered: the columns of key, group, time, weight and event, the target."""
 
     state: ClassVar[type[State]] = FactsState
 
@@ -227,22 +233,25 @@ class Facts:
     group: tuple[str, ...]
     time: str | None
     weight: str | None
+    event: str | None = None
 
     def partial(self, columns: Sequence[Column], rows: Rows, fx: Frames) -> State:
         raise TypeError("facts are those of a part, not of a batch: see of()")
 
     def of(self, batch: Columns, fx: Frames) -> RowFacts:
         """The facts of a batch's rows."""
-        answer = None
-        if self.target is not None:
-            codes, levels = fx.factorize(batch[self.target])
-            answer = (fx.to_host(codes).astype(width_of(-1, len(levels))), levels)
+        def coded(name: str | None) -> tuple[np.ndarray, pa.Array] | None:
+            if name is None:
+                return None
+            codes, levels = fx.factorize(batch[name])
+            return fx.to_host(codes).astype(width_of(-1, len(levels))), levels
+
         return RowFacts(
             key=fx.to_host(row_hash(batch, self.key, fx)),
             group=fx.to_host(row_hash(batch, self.group, fx)) if self.group else None,
             time=fx.to_host(fx.numbers(batch[self.time])) if self.time else None,
             weight=fx.to_host(fx.numbers(batch[self.weight])) if self.weight else None,
-            target=answer,
+            target=coded(self.target), event=coded(self.event),
         )
 
 
@@ -289,17 +298,22 @@ def _joined(facts: Sequence[RowFacts]) -> RowFacts:
         arrays = [getattr(f, name) for f in facts]
         return None if not arrays or arrays[0] is None else np.concatenate(arrays)
 
-    target = None
-    if facts and facts[0].target is not None:
-        codes, levels = [], pa.array([], facts[0].target[1].type)
-        for f in facts:
-            assert f.target is not None
-            levels, position = union(levels, f.target[1])
-            position = np.append(position, -1).astype(width_of(-1, len(levels)))
-            codes.append(position[f.target[0]])
-        target = (np.concatenate(codes), levels)
     return RowFacts(together("key"), together("group"), together("time"), together("weight"),
-                    target)
+                    _recoded([f.target for f in facts]), _recoded([f.event for f in facts]))
+
+
+def _recoded(
+    found: Sequence[tuple[np.ndarray, pa.Array] | None]
+) -> tuple[np.ndarray, pa.Array] | None:
+    """Codes and levels of several batches, in the levels of all of them."""
+    given = [pair for pair in found if pair is not None]
+    if not given:
+        return None
+    codes, levels = [], pa.array([], given[0][1].type)
+    for own, labels in given:
+        levels, position = union(levels, labels)
+        codes.append(np.append(position, -1).astype(width_of(-1, len(levels)))[own])
+    return np.concatenate(codes), levels
 
 
 def target_range(profile: Profile, target: str) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from gpupipe.data.outcomes import SURVIVAL
 from gpupipe.engine.frames import Column, Frames
 from gpupipe.errors import ConfigError
 from gpupipe.stats.state import Rows, Statistic
@@ -54,8 +55,8 @@ class TargetEncode(Step):
         return (Feature(feature.name, "float64"),)
 
     def _statistic(self, target: Target) -> TargetCounts | TargetSums:
-        if target.task == "regression":
-            return TargetSums(target.centre, target.reach)
+        if not target.classes:
+            return TargetSums(target.centre, target.reach, target.task in SURVIVAL)
         return TargetCounts(len(target.classes))
 
     def needs(self, target: Target, evidence: Evidence) -> tuple[Statistic, ...]:

@@ -14,7 +14,7 @@ from gpupipe.prepare import Candidate, Prepared
 from gpupipe.steps.graph import Fitted, Graph
 from gpupipe.steps.scan import Knowledge
 from gpupipe.timings import Timings
-from gpupipe.tune.ensemble import Ensemble, ensemble
+from gpupipe.tune.ensemble import ENSEMBLED, Ensemble, ensemble
 from gpupipe.tune.search import Found, Search
 from gpupipe.tune.space import families_of
 from gpupipe.tune.trial import Trial
@@ -70,7 +70,7 @@ def choose(
         found = Search(Workshop(ready, knowledge, layout, truth, trainer), progress).run()
     knowledge.states.clear()  # what they had to say is in the steps
     tried = None
-    if rules.kind != "none":
+    if rules.kind != "none" and ready.target.task in ENSEMBLED:
         with timings.stage("ensemble"):
             tried = ensemble(
                 "stack" if rules.kind == "stack" else "blend", found, truth, ready.target.task,

@@ -29,6 +29,9 @@ LEAST = 1e-15
 RIDGE = 1e-3
 """Of a stack: the penalty on its weights' squared distance from an equal mean, a row."""
 
+ENSEMBLED = ("binary", "multiclass", "regression")
+"""Tasks whose predictions are put together; times and risks of several models are not."""
+
 
 @dataclass(frozen=True)
 class Ensemble:

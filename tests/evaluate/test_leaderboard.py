@@ -29,6 +29,10 @@ def drawn(task: str, n: int = N, entries: int = 3, seed: int = 0, noise: float =
         y = (rng.random(n) < 1 / (1 + np.exp(-2 * z))).astype(np.int64)
         scores = [z + noise * (k + 1) * rng.normal(size=n) for k in range(entries)]
         return y, w, [(1 / (1 + np.exp(-s))).astype(np.float32) for s in scores]
+    if task in ("survival", "hazard"):
+        time = rng.exponential(size=n) + 0.01
+        return np.where(rng.random(n) < 0.6, time, -time), w, [
+            np.exp(np.log(time) + noise * (k + 1) * rng.normal(size=n)) for k in range(entries)]
     y = rng.integers(0, 3, n)
     odds = [np.exp(2 * np.eye(3)[y] + noise * (k + 1) * rng.normal(size=(n, 3)))
             for k in range(entries)]

@@ -7,8 +7,9 @@ import math
 
 import numpy as np
 import pytest
-from models.test_every_model import TARGETS, fit, predict, problem
+from models.test_every_model import fit, predict, problem
 
+from gpupipe.models.base import TASKS
 from gpupipe.models.calibrators import fit_calibrator
 from gpupipe.models.contributions import (
     Unexplained,
@@ -27,7 +28,7 @@ def margin_of(model, rows) -> np.ndarray:
     return np.log(scores) if scores.ndim == 2 else np.log(scores / (1 - scores))
 
 
-@pytest.mark.parametrize("task", list(TARGETS))
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("kind", ["xgboost", "linear"])
 def test_contributions_and_base_add_up_to_the_margin(kind, task):
     train = problem(task, categorical=kind == "xgboost")

@@ -12,6 +12,7 @@ from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 
 from gpupipe.checkpoints import Checkpoints
 from gpupipe.codec import pack, read_arrays, unpack, write_arrays
+from gpupipe.data.outcomes import timed
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.models import MODELS, FittedModel, Matrix, Training, model_of
 from gpupipe.models.objectives import XGBOOST, default_of
@@ -23,6 +24,7 @@ TARGETS = {
     "binary": Target("binary", ("no", "yes")),
     "multiclass": Target("multiclass", ("a", "b", "c")),
     "regression": Target("regression", (), 0.0, 5.0),
+    "survival": Target("survival", (), 5.0, 5.0), "hazard": Target("hazard", (), 5.0, 5.0),
 }
 each_model = pytest.mark.parametrize(
     "kind", [kind for kind, model in MODELS.items() if "unsupervised" not in model.tasks])
@@ -44,8 +46,10 @@ def problem(task: str, n: int = 1200, seed: int = 0, weight: np.ndarray | None =
     if categorical:
         x[:, 3] = rng.integers(0, 12, n)
     signal = x[:, 0] - 0.5 * x[:, 1] + rng.normal(0, 0.7, n)
+    time = timed(np.exp(signal), rng.random(n) < 0.6, "time")
     y = {"binary": (signal > 0.3).astype(np.int64), "regression": signal.astype(float),
-         "multiclass": np.digitize(signal, [-0.5, 0.8]).astype(np.int64)}[task]
+         "multiclass": np.digitize(signal, [-0.5, 0.8]).astype(np.int64),
+         "survival": time, "hazard": time}[task]
     return Matrix(tuple(np.array_split(x, chunks)), y, weight, ("w", "x", "y", "z"),
                   (False, False, False, categorical))
 
@@ -72,7 +76,9 @@ class TestEveryModel:
         assert scores.dtype == np.float64
         assert scores.shape == ((1200, 3) if task == "multiclass" else (1200,))
         assert np.isfinite(scores).all()
-        if task != "regression":
+        if task in ("survival", "hazard"):
+            assert (scores > 0).all()
+        elif task != "regression":
             assert ((scores >= 0) & (scores <= 1)).all()
         if task == "multiclass":
             np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
@@ -106,11 +112,15 @@ class TestEveryModel:
         plain = predict(fit(kind, task, problem(task)), problem(task))
         ones = predict(fit(kind, task, problem(task, weight=np.ones(1200))), problem(task))
         np.testing.assert_array_equal(plain, ones)
+        if (kind, task) == ("constant", "hazard"):
+            assert (plain == 1).all()  # the risk of each relative to that of all
+            return
         y = problem(task).target
         heavy = np.where(y >= np.quantile(y, 0.8), 10.0, 1.0)
         tilted = predict(fit(kind, task, problem(task, weight=heavy)), problem(task))
         share = tilted[:, 2] - plain[:, 2] if task == "multiclass" else tilted - plain
-        assert share.mean() > 0.05
+        timed = task in ("survival", "hazard")  # the heavy rows are events: late ones, or risks
+        assert (abs(share).mean() if timed else share.mean()) > 0.05
 
     def test_importances_name_features_and_sum_to_one(self, kind, task):
         found = fit(kind, task, problem(task)).importances()
@@ -153,7 +163,7 @@ def test_an_unknown_model_meets_the_nearest_one():
 
 def test_constant_predicts_the_weighted_shares_or_mean():
     weight = np.random.default_rng(0).uniform(0, 2, 1200)
-    for task in TARGETS:
+    for task in ("binary", "multiclass", "regression"):
         train = problem(task, weight=weight)
         found = predict(fit("constant", task, train), train)[0]
         y = train.target
@@ -224,6 +234,14 @@ def test_linear_hands_on_what_scikit_learn_refuses():
 # XGBoost
 
 
+def test_a_constant_time_is_all_time_at_risk_by_the_number_of_events():
+    weight = np.random.default_rng(0).uniform(0, 2, 1200)
+    train = problem("survival", weight=weight)
+    found = predict(fit("constant", "survival", train), train)
+    expected = (weight * abs(train.target)).sum() / weight[train.target > 0].sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 def plain(train: Matrix, task: str, rounds: int, **params) -> xgboost.Booster:
     native = {**DEFAULTS, **params, "seed": 3, "nthread": 2, "objective": default_of(task, XGBOOST),
               "seed_per_iteration": True}
@@ -231,9 +249,13 @@ def plain(train: Matrix, task: str, rounds: int, **params) -> xgboost.Booster:
         native["num_class"] = 3
     native["colsample_bytree"] = 1.0  # every feature, where there are few
     types = ["c" if c else "q" for c in train.categorical]
+    labels = {"label": train.target}
+    if task == "survival":
+        upper = np.where(train.target > 0, train.target, np.inf)
+        labels = {"label_lower_bound": abs(train.target), "label_upper_bound": upper}
     data = xgboost.QuantileDMatrix(
-        np.concatenate(train.chunks), label=train.target, weight=train.weight,
-        feature_types=types, enable_categorical=True, max_bin=native["max_bin"],
+        np.concatenate(train.chunks), weight=train.weight, feature_types=types,
+        enable_categorical=True, max_bin=native["max_bin"], **labels,
     )
     return xgboost.train(native, data, num_boost_round=rounds)
 

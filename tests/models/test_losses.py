@@ -13,9 +13,10 @@ from test_every_model import TARGETS, fit, predict, problem
 
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.models import MODELS, Training, model_of
+from gpupipe.models.base import TASKS
 from gpupipe.models.boosting import best_round
 from gpupipe.models.constraints import interaction, monotone
-from gpupipe.models.objectives import CATBOOST, LIGHTGBM, XGBOOST
+from gpupipe.models.objectives import CATBOOST, LIGHTGBM, SPECIAL, XGBOOST
 from gpupipe.models.xgboost import DART, LOSSES
 
 BOOSTERS = ("xgboost", "lightgbm", "catboost")
@@ -86,10 +87,10 @@ def test_an_objective_of_another_task_is_refused(kind):
     table = {"xgboost": XGBOOST, "lightgbm": LIGHTGBM, "catboost": CATBOOST}[kind]
     for name, known in table.items():
         own = {"quantile_alpha": 0.5} if name == "reg:quantileerror" else {}
-        for task in TARGETS.keys() - {known.task}:
+        for task in set(TASKS) - {known.task}:
             with pytest.raises(ConfigError, match=f"is for {known.task} targets") as error:
                 fit(kind, task, problem(task), objective=name, **own)
-            assert "data.task" in str(error.value.hint)
+            assert f"data.{'event' if name in SPECIAL else 'task'}" in str(error.value.hint)
 
 
 @pytest.mark.parametrize(("kind", "params", "words", "hint"), [
@@ -101,6 +102,7 @@ def test_an_objective_of_another_task_is_refused(kind):
     ("xgboost", {"objective": "reg:quantileerror", "quantile_alpha": [0.1, 0.9]}, "one quantile",
      "a model each"),
     ("xgboost", {"quantile_alpha": 0.3}, "belongs to objective", "objective: reg:quantileerror"),
+    ("xgboost", {"aft_loss_distribution": "normal"}, "belongs to objective", "survival:aft"),
     ("xgboost", {"booster": "gblinear"}, "grows trees", "kind: linear"),
     ("xgboost", {"rate_drop": 0.1}, "parameter of booster: dart", "booster: dart"),
     ("xgboost", {"booster": "dart", "early_stopping_rounds": 5}, "cannot stop early",

@@ -24,11 +24,12 @@ from test_every_model import TARGETS, fit, predict, problem
 import gpupipe
 from gpupipe.errors import ConfigError, DataError, EnvironmentFault
 from gpupipe.models import Matrix, Training, libraries, model_of
+from gpupipe.models.base import TASKS
 from gpupipe.models.catboost import unfolded
 from gpupipe.models.forest import FEATURES
 from gpupipe.models.trees import above, booster_of
 
-each_task = pytest.mark.parametrize("task", list(TARGETS))
+each_task = pytest.mark.parametrize("task", TASKS)
 TREES = ("forest", "lightgbm", "catboost")
 
 
@@ -337,7 +338,7 @@ def test_bundles_of_all_families_score_the_same_where_training_libraries_are_mis
     folders, expected = [], []
     for kind in gpupipe.models.MODELS:
         for task in gpupipe.models.MODELS[kind].tasks:
-            if task not in TARGETS:
+            if task not in TASKS:
                 continue
             params = {"n_estimators": 5} if kind in (*TREES, "xgboost") else {}
             trained = trained_on(table, settings(task, model={"kind": kind, "params": params}))
