@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gpupipe.checkpoints import Checkpoints
+from gpupipe.config import PipelineConfig
 from gpupipe.engine.choose import Choice
 from gpupipe.engine.memory import Layout
 from gpupipe.folds import model_scope, processes_of, rounds_of
@@ -13,6 +14,7 @@ from gpupipe.prepare import Prepared
 from gpupipe.steps.graph import Graph, feature_names
 from gpupipe.steps.scan import Unscanned, learn
 from gpupipe.training import TOLERANCE, manner
+from gpupipe.tune.space import families_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Plan:
     features : columns of the model's matrix, as far as is known before levels are counted.
     layout : what is kept in memory, and the predicted peak.
     stages : which stages are done already.
+    search : what is searched, and for how long; empty where nothing is.
     """
 
     choice: Choice
@@ -45,6 +48,7 @@ class Plan:
     trainings: int
     layout: Layout
     stages: tuple[Saved, ...] = ()
+    search: str = ""
 
     def lines(self) -> list[str]:
         """The plan in words."""
@@ -55,6 +59,8 @@ class Plan:
             f"learns in {len(self.scans) + 1} scans: a profile, and {len(self.scans)} for the "
             f"steps; trains {self.trainings} {'model' if self.trainings == 1 else 'models'}",
         ]
+        if self.search:
+            text.append(self.search)
         if self.choice.remote:
             text.append(f"each worker is a process with {self.choice.threads} of the cores")
         text += [f"cluster: {note}" for note in self.choice.notes]
@@ -83,7 +89,8 @@ class Plan:
         return {
             **self.choice.to_json(), "rows": self.rows, "columns": self.columns,
             "features": self.features, "scans": self.scans, "steps": self.steps,
-            "trainings": self.trainings, "memory_bytes": self.layout.peak,
+            "trainings": self.trainings, "search": self.search,
+            "memory_bytes": self.layout.peak,
             "layout": self.layout.to_json(),
             "stages": [{"stage": s.stage, "cached": s.cached, "why": s.why} for s in self.stages],
         }
@@ -95,12 +102,24 @@ def _short(names: list[str]) -> str:
 
 def make_plan(
     choice: Choice, graph: Graph, rows: int, columns: int, folds: int, layout: Layout,
-    stages: tuple[Saved, ...] = (),
+    stages: tuple[Saved, ...] = (), search: str = "",
 ) -> Plan:
     """The plan for a pipeline whose features are bound."""
     steps = [f"{s.name} on {_short(list(i))}" for s, i, _ in graph.stages if i]
     return Plan(choice, rows, columns, len(graph.outputs), graph.levels(), steps, folds + 1,
-                layout, stages)
+                layout, stages, search)
+
+
+def search_of(config: PipelineConfig, task: str) -> str:
+    """What a pipeline searches, and for how long, in words."""
+    rules = config.tune
+    if not rules.wanted:
+        return ""
+    kinds = ", ".join(families_of(config, task))  # type: ignore[arg-type]
+    budgets = [f"{value:,} {name.replace('_', ' ')}" for name in ("trials", "minutes", "work_units")
+               if (value := getattr(rules, name)) is not None]
+    until = " or ".join(budgets) if budgets else "all points of the grid"
+    return f"first searches {kinds}: {until}, each trial on {config.split.folds} folds"
 
 
 def plan_of(ready: Prepared, choice: Choice) -> Plan:
@@ -109,7 +128,8 @@ def plan_of(ready: Prepared, choice: Choice) -> Plan:
     there = choice.workers if choice.remote else 0
     stages, width = saved_stages(ready, there)
     return make_plan(choice, graph, ready.profile.rows, len(ready.reader.dataset.schema.fields),
-                     len(ready.split.folds), ready.layout(width, there or None), stages)
+                     len(ready.split.folds), ready.layout(width, there or None), stages,
+                     search_of(ready.config, ready.target.task))
 
 
 def saved_stages(ready: Prepared, there: int) -> tuple[tuple[Saved, ...], int]:

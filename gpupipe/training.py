@@ -190,8 +190,6 @@ def train(
                                     progress)
             trained.notes += trained.chosen.found.notes
         _train_all(trained, ready.candidates, fitted, bench, progress, final)
-    _side_by_side(trained)
-    finish(trained)
     return trained
 
 
@@ -208,7 +206,6 @@ def retrain(
     with TemporaryDirectory() if scratch is None else nullcontext(scratch) as folder:
         _train_all(again, [trained.model.candidate], [list(trained.model.views)],
                    _bench(again, Path(folder)), progress, final=trained.model.final is not None)
-    finish(again)
     return again
 
 
@@ -285,7 +282,8 @@ def _train_all(
     trained: Trained, candidates: list[Candidate], fitted: list[list[Fitted]], bench: Bench,
     progress: Any, final: bool,
 ) -> None:
-    """Train the folds of the candidates (of a search they are trained), then the final models."""
+    """Train the folds of the candidates (of a search they are trained), then the final models,
+    and make of their predictions what the file asks for."""
     split, chosen = trained.split, trained.chosen
     ready = [] if chosen is None else [
         _Folded(replace(chosen.found.candidates[t.number], name=f"member {i}" if i else "model"),
@@ -328,6 +326,8 @@ def _train_all(
     if reused:
         trained.notes.append(f"{reused} of {total} models were trained by an earlier run "
                              "on the same data, and are used again")
+    _side_by_side(trained)
+    finish(trained)
 
 
 def _side_by_side(trained: Trained) -> None:

@@ -40,7 +40,7 @@ from gpupipe.judging import headline, judge, slices
 from gpupipe.leakage import lint
 from gpupipe.looks import look
 from gpupipe.models import load_ahead
-from gpupipe.plan import Plan, make_plan, plan_of
+from gpupipe.plan import Plan, make_plan, plan_of, search_of
 from gpupipe.prepare import prepare
 from gpupipe.record import config_source, contents_of, manifest_of, report_of, states_of
 from gpupipe.rows import dropped
@@ -108,7 +108,8 @@ def _finished(
     """What was trained, evaluated and written."""
     dataset, timings = trained.dataset, trained.timings
     planned = make_plan(choice, trained.model.candidate.graph, dataset.rows,
-                        len(dataset.schema.fields), len(trained.split.folds), trained.layout)
+                        len(dataset.schema.fields), len(trained.split.folds), trained.layout,
+                        search=search_of(config, trained.target.task))
     with timings.stage("evaluate"):
         metrics = judge(trained)
         sliced = slices(trained)

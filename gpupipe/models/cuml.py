@@ -271,9 +271,9 @@ def isolated(estimator: Any, x: Array) -> Any:
     """scikit-learn's isolation forest, of trees that cuML has grown from ``x`` on the device."""
     _, arguments = arguments_of(estimator)
     with LIBRARIES:
-        import cuml.ensemble as library
+        import cuml.ensemble as forests
 
-    made = library.IsolationForest(**arguments)
+    made = forests.IsolationForest(**arguments)
     made.fit(x)
     return made.as_sklearn()
 
@@ -281,7 +281,7 @@ def isolated(estimator: Any, x: Array) -> Any:
 def embedded(params: Mapping[str, Any], seed: int, x: Array) -> np.ndarray:
     """The places that cuML's UMAP gives the rows of ``x`` ``[n, n_components]``, on the host."""
     with LIBRARIES:
-        import cuml.manifold as library
+        import cuml.manifold as manifold
 
-    made = library.UMAP(**params, random_state=seed, output_type="numpy")
+    made = manifold.UMAP(**params, random_state=seed, output_type="numpy")
     return np.asarray(made.fit_transform(x.astype("float32")))
