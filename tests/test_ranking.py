@@ -180,6 +180,8 @@ def test_a_ranking_is_trained_by_one_process_and_in_memory():
     with pytest.raises(EnvironmentFault, match="compares rows with each other"):
         model.fit(problem("ranking"), None, TARGETS["ranking"], Training(processes=2))
     train = problem("ranking")
+    with pytest.raises(DataError, match="no weights of rows"):
+        model.fit(problem("ranking", weight=np.ones(1200)), None, TARGETS["ranking"], Training())
     streamed = type(train)(iter(train.chunks), train.target, None, train.names, train.categorical)
     with pytest.raises(EnvironmentFault, match="trained in memory") as error:
         model.fit(streamed, None, TARGETS["ranking"], Training())

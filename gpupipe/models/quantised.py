@@ -15,7 +15,7 @@ from gpupipe.data.outcomes import grade_of, query_of, seen_of, time_of
 from gpupipe.engine.arrays import namespace, to_host
 from gpupipe.engine.frames import Array
 from gpupipe.engine.memory import PAGE_ROWS
-from gpupipe.errors import EnvironmentFault
+from gpupipe.errors import DataError, EnvironmentFault
 from gpupipe.models.base import Matrix
 from gpupipe.models.libraries import xgboost_library
 
@@ -57,8 +57,12 @@ def labels_of(objective: str) -> Labels:
 def by_query(matrix: Matrix) -> tuple[Matrix, np.ndarray]:
     """The matrix with the rows of each query side by side, and which row each one was.
 
-    EnvironmentFault where it is streamed: such rows come in the order of the table.
+    EnvironmentFault where it is streamed: such rows come in the order of the table. DataError
+    where rows have weights.
     """
+    if matrix.weight is not None:
+        raise DataError("a ranking has no weights of rows: XGBoost weighs whole queries",
+                        hint="leave data.weight out")
     if not isinstance(matrix.chunks, (tuple, list)):
         raise EnvironmentFault(
             "a ranking is trained in memory, where the rows of a query can be put side by side, "

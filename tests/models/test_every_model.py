@@ -112,11 +112,13 @@ class TestEveryModel:
         np.testing.assert_array_equal(*scores)
 
     def test_weights_matter_and_a_weight_of_one_does_not(self, kind, task):
+        if task == "ranking":
+            return  # rows of a query have no weights
         plain = predict(fit(kind, task, problem(task)), problem(task))
         ones = predict(fit(kind, task, problem(task, weight=np.ones(1200))), problem(task))
         np.testing.assert_array_equal(plain, ones)
-        if task == "ranking" or (kind, task) == ("constant", "hazard"):
-            return  # rows of a query have no weights; the risk of each is that of all
+        if (kind, task) == ("constant", "hazard"):
+            return  # the risk of each is that of all
         y = problem(task).target
         heavy = np.where(y >= np.quantile(y, 0.8), 10.0, 1.0)
         tilted = predict(fit(kind, task, problem(task, weight=heavy)), problem(task))
