@@ -9,7 +9,7 @@ order, however many are trained side by side, and work is counted in rows x roun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -111,14 +111,12 @@ class Search:
         polished = sampler.size is None and (limit is None or limit > len(self.space.families) + 1)
         searched = None if limit is None else limit - (polished and limit is not None)
         with stage(self.progress, "search", limit or 0, "trials") as advance:
-            while self._goes_on(searched):
-                size = tune.parallel if searched is None else min(
-                    tune.parallel, searched - len(self.trials))
-                for trial in self._batch(sampler, size):
-                    self._keep(trial)
-                    advance(1)
+            self._search(sampler, searched, advance)
+            slower = self._slower() if polished else None
+            if polished and slower is None:  # nothing boosted: the last trial is like the others
+                self._search(sampler, limit, advance)
             units, seconds = self.units, self.seconds
-            if polished and (slower := self._slower()) is not None:
+            if slower is not None:
                 self._keep(self._one(Trial.of(len(self.trials), slower)))
                 advance(1)
         best = self._chosen()
@@ -133,6 +131,15 @@ class Search:
     @property
     def seconds(self) -> float:
         return sum(t.seconds for t in self.trials)
+
+    def _search(self, sampler: Sampler, limit: int | None, advance: Callable[[int], None]) -> None:
+        """Batches of trials until there are ``limit``, or another budget is used up."""
+        while self._goes_on(limit):
+            parallel = self.config.tune.parallel
+            size = parallel if limit is None else min(parallel, limit - len(self.trials))
+            for trial in self._batch(sampler, size):
+                self._keep(trial)
+                advance(1)
 
     def _goes_on(self, limit: int | None) -> bool:
         tune = self.config.tune

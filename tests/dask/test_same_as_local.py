@@ -55,8 +55,13 @@ def test_every_step_learns_the_same(engine_of, tmp_path):
         assert [digests(f) for f in a] == [digests(f) for f in b], chain
 
 
+EVERY_TASK = ("xgboost", "linear")
+"""The others go the same way for every task: one of each is trained here."""
+
+
 @pytest.mark.parametrize(("task", "kind"), [
-    (task, kind) for task in TARGETS for kind, family in MODELS.items() if task in family.tasks])
+    (task, kind) for kind, family in MODELS.items()
+    for task in [t for t in TARGETS if t in family.tasks][: None if kind in EVERY_TASK else 1]])
 def test_every_model_is_trained_there(kind, task, engine_of, tmp_path):
     trees = kind in ("xgboost", "lightgbm", "catboost", "forest")
     params = {"n_estimators": 20, "max_depth": 3} if trees else {}

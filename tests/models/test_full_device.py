@@ -21,11 +21,11 @@ def asked(monkeypatch) -> list[Any]:
     found: list[Any] = []
     usual = quantised.quantised
 
-    def made(matrix, params, reference, spill, sampled=False):
+    def made(matrix, params, reference, spill, *rest):
         found.append(spill)
         if spill is None:
             raise xgboost_library().core.XGBoostError(FULL)
-        return usual(matrix, params, reference, spill, sampled)
+        return usual(matrix, params, reference, spill, *rest)
 
     monkeypatch.setattr(xgboost, "quantised", made)
     return found

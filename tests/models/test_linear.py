@@ -97,7 +97,7 @@ def test_sgd_comes_near_ridge_and_lasso_in_the_same_parameters(shared_data, para
     assert np.corrcoef(near, exact)[0, 1] > 0.99
 
 
-@pytest.mark.parametrize("task", list(TARGETS))
+@pytest.mark.parametrize("task", model_of("linear", {}).tasks)
 def test_sgd_learns_the_same_from_any_chunks_that_are_made_anew_each_time(task):
     whole = problem(task, 2500, chunks=1, weight=np.linspace(0.5, 2, 2500))
 

@@ -23,7 +23,8 @@ SPACE = {"n_estimators": [3, 12], "max_depth": [2, 4], "learning_rate": [0.05, 0
 
 def searching(task: str = "binary", **sections: Any) -> dict[str, Any]:
     tune = {"trials": 6, "models": "xgboost", "space": SPACE, **sections.pop("tune", {})}
-    return settings(task, split={"holdout": 0.25, "folds": 3}, model={"kind": "xgboost"},
+    model = sections.pop("model", {"kind": "xgboost"})
+    return settings(task, split={"holdout": 0.25, "folds": 3}, model=model,
                     tune=tune, ensemble=sections.pop("ensemble", "none"), **sections)
 
 
@@ -154,6 +155,13 @@ def test_a_trial_that_cannot_be_trained_is_told_of_and_passed_over(tmp_path):
     assert found.best.kind == "xgboost"
     with pytest.raises(ConfigError, match="no trial could be trained"):
         trained_on(small_table(), {**config, "tune": {"trials": 2, "models": "linear"}}, tmp_path)
+
+
+def test_a_search_of_what_is_not_boosted_has_all_its_trials(tmp_path):
+    config = searching(tune={"models": "linear", "trials": 4, "space": {}}, model={
+        "kind": "linear", "params": {}})
+    found = trained_on(small_table(), config, tmp_path).chosen.found
+    assert len(found.trials) == 4
 
 
 def test_a_search_needs_folds(tmp_path):
