@@ -6,7 +6,7 @@
 For each table and seed: a tenth of the rows is set aside (of adult: its own test file), gpupipe
 runs on the others with everything at its defaults but ``tune``, and the rivals get as many seconds
 as its whole run took, one after the other on the same machine. Each rival has a virtual
-environment of its own (``pip install "flaml[automl]"``; ``pip install
+environment of its own (``pip install "flaml[automl]" catboost pyarrow``; ``pip install
 "autogluon.tabular[lightgbm,catboost,xgboost]"``); one that is not named is left out. Results are
 written after every contender, and those that are there already are not made again.
 """
