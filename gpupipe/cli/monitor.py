@@ -33,6 +33,9 @@ def monitor(
     rules: Annotated[
         Path | None, typer.Option(help="The pipeline file whose `monitor` section has the rules.")
     ] = None,
+    prometheus: Annotated[
+        Path | None, typer.Option(help="A file for Prometheus' textfile collector: NAME.prom.")
+    ] = None,
     json: Json = False, debug: Debug = False,
 ) -> Answer:
     """Hold what comes in and goes out against what the model was trained on.
@@ -48,4 +51,20 @@ def monitor(
 
     verdict = room.monitor(show.trained(run), data or None, window=window, time=time,
                            history=history, rules=config, progress=bars())
-    return Answer(verdict.to_json(), lambda: show_monitor.verdict(verdict), verdict.code)
+    if prometheus is not None:
+        room.write_prometheus(verdict, prometheus)
+    found = {**verdict.to_json(), "alerts": dict(verdict.alerts)}
+    return Answer(found, lambda: show_monitor.verdict(verdict), verdict.code)
+
+
+@app.command("monitor-files", **_example("gpupipe monitor-files monitoring/"))
+def monitor_files(
+    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write them.")],
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Write alert rules for Prometheus and a dashboard for Grafana: of servers and monitoring."""
+    from gpupipe import monitor as room
+    from gpupipe.console import say
+
+    made = room.write_files(output)
+    return Answer({"files": made}, lambda: [say(str(path)) for path in made] and None)

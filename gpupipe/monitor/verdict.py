@@ -27,6 +27,7 @@ class Verdict:
     state : the worst of the newest windows with enough rows (`MonitorConfig.last` of them).
     firing : whether that state, or the newest window's, is one that raises an alert.
     findings : what is not ok, the newest window first, as JSON data.
+    alerts : what `alerts.told` gave, where there is a history.
     """
 
     model: Mapping[str, Any]
@@ -36,6 +37,7 @@ class Verdict:
     notes: Sequence[str] = ()
     scanned: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
+    alerts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def judged(self) -> list[Window]:
