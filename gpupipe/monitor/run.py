@@ -14,9 +14,10 @@ from gpupipe.config.monitor import MonitorConfig, check_measures
 from gpupipe.engine.choose import choose
 from gpupipe.errors import ConfigError, did_you_mean
 from gpupipe.monitor.alerts import told
-from gpupipe.monitor.history import VERDICT, History, bundle_digest, write_json
+from gpupipe.monitor.history import PICTURES, VERDICT, History, bundle_digest, write_json
 from gpupipe.monitor.judge import Judge
 from gpupipe.monitor.measures import MEASURES
+from gpupipe.monitor.pictures import pictures
 from gpupipe.monitor.reference import PREDICTION, Reference, reference_of
 from gpupipe.monitor.scan import Observed, Scan, observe, slicings_of
 from gpupipe.monitor.sinks import check_sinks
@@ -82,12 +83,14 @@ def monitor(
             observed = kept.read()
         absent, notes = remarks(pieces, bundle, reference, observed)
         judge = Judge.of(reference, config, slicings, absent)
+        recut = observed.recut(factor)
         verdict = Verdict(
-            model, cut.text, judge.windows(observed.recut(factor), cut), config, notes,
+            model, cut.text, judge.windows(recut, cut), config, notes,
             {"files": len(pieces), "new": len(todo),
              "rows": sum(pieces[i].dataset.rows for i in todo)})
     if kept is not None:
         write_json(kept.folder / VERDICT, verdict.to_json())
+        write_json(kept.folder / PICTURES, pictures(judge, recut))
         base = rules.base if isinstance(rules, PipelineConfig) else Path()
         verdict = replace(verdict, alerts=told(verdict, kept.folder, config.sinks, base))
     return verdict
