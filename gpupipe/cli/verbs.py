@@ -311,3 +311,7 @@ def schema(json: Json = False, debug: Debug = False) -> Answer:
 
     described = json_schema()
     return Answer(described, lambda: show.document(described))
+
+
+# Verbs in files of their own; each adds itself to `app`.
+from gpupipe.cli import serving  # noqa: E402, F401
