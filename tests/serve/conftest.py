@@ -1,4 +1,4 @@
-"""Bundles of every task, and servers of them: within the test's process, or as a user starts one."""
+"""Bundles of every task, and servers of them: in the test's process, or as a user starts one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 from common.quick import COLUMNS, settings, small_table, trained_on, write_bundle
+from serve.running import Running
 
 from gpupipe.serve.app import App
 from gpupipe.serve.lines import Lines
 from gpupipe.serve.metrics import Metrics
 from gpupipe.serve.models import answering, deploy, split_of
 from gpupipe.serve.settings import ServeConfig, load_settings
-from serve.running import Running
 
 TASKS = ("binary", "multiclass", "regression")
 RECORDS = [
