@@ -25,7 +25,7 @@ from gpupipe.serve.faults import Refused, busy, misfit
 from gpupipe.serve.lines import Lines
 from gpupipe.serve.metrics import Metrics
 from gpupipe.serve.models import Deployment, Model
-from gpupipe.serve.predictions import Answered, PredictionLog, score_of
+from gpupipe.serve.predictions import Answered, PredictionLog
 from gpupipe.serve.rows import Seen
 from gpupipe.serve.settings import ServeConfig, read_keys, seconds
 from gpupipe.serve.units import LONGEST, unit_header, units_of
@@ -36,6 +36,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = tuple[tuple[bytes, bytes], ...]
 Shadow = Callable[[bytes, str, str, str, str | None, float], None]
 
+NOTHING: dict[str, Any] = {}
 JSON = (b"content-type", b"application/json")
 ARROW = (b"content-type", decode.ARROW.encode())
 CLOSE = (b"connection", b"close")
@@ -44,6 +45,8 @@ OPEN = ("/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/heal
 """What is answered without a key."""
 IN_THREAD = 256 << 10
 """Bodies of more bytes are parsed in a thread."""
+WHOLE = "gpupipe.whole"
+"""The scope's extension that has a request's body, and takes its answer, as a whole."""
 LINGER = 1.0
 """Seconds for which the rest of a refused body is read, so that the answer arrives."""
 
@@ -88,6 +91,7 @@ class App:
             return
         began = time.perf_counter()
         headers = dict(scope["headers"])
+        whole = scope.get("extensions", NOTHING).get(WHOLE)
         request_id = self._request_id(headers.get(b"x-request-id"))
         path, method = scope["path"], scope["method"]
         route, status = path, 0
@@ -103,9 +107,16 @@ class App:
                 if method != "POST":
                     raise Refused(405, "method_not_allowed", f"{method} is not answered here",
                                   headers=((b"allow", b"POST"),), close=True)
-                kind, body, about = await handler(headers, receive, request_id, path)
+                sent = whole and whole.body()
+                if sent is None:
+                    sent = await self._body(headers, receive)
+                elif len(sent) > self.max_body:
+                    raise self._too_large(len(sent), whole=True)
+                kind, body, about = await handler(headers, sent, request_id, path)
                 status = 200
-                await _respond(send, 200, (kind, *about, *self._closing()), body, request_id)
+                about = (kind, *about, (b"x-request-id", request_id.encode()), *self._closing())
+                if whole is None or not whole.answer(200, about, body):
+                    await _respond(send, 200, about, body)
             except Refused as refused:
                 status = refused.status
                 self.metrics.add("gpupipe_rejections_total", reason=refused.code)
@@ -122,12 +133,7 @@ class App:
             taken = time.perf_counter() - began
             self.metrics.answered(route, method, status, taken)
             if self.settings.access_log:
-                self.lines.add({
-                    "time": time.time(), "event": "request", "request_id": request_id,
-                    "method": method, "path": path[:200], "status": status,
-                    "milliseconds": round(taken * 1000, 3),
-                    "client": scope["client"][0] if scope.get("client") else None,
-                })
+                self.lines.request(request_id, method, path, status, taken, scope.get("client"))
 
     def _handler(self, path: str) -> tuple[Any, str]:
         """What answers a path here, and the name of its route."""
@@ -158,12 +164,11 @@ class App:
                           "X-API-Key: KEY", headers=((b"www-authenticate", b"Bearer"),), close=True)
 
     async def _predict(
-        self, headers: dict[bytes, bytes], receive: Receive, request_id: str, path: str
+        self, headers: dict[bytes, bytes], body: bytes, request_id: str, path: str
     ) -> tuple[tuple[bytes, bytes], bytes, Headers]:
         wants_arrow = _accepts(headers.get(b"accept", b""))
         arrow = _content(headers)
         deployment = self.deployment  # one for the whole request, whatever is loaded meanwhile
-        body = await self._body(headers, receive)
         most = self.settings.limits.rows
         rows: Rows
         if arrow:
@@ -179,16 +184,15 @@ class App:
                                       predictions), model.headers
 
     async def _infer(
-        self, headers: dict[bytes, bytes], receive: Receive, request_id: str, path: str
+        self, headers: dict[bytes, bytes], body: bytes, request_id: str, path: str
     ) -> tuple[tuple[bytes, bytes], bytes, Headers]:
         deployment = self.deployment
         if path != f"/v2/models/{deployment.champion.name}/infer":
             raise Refused(404, "not_found", "there is no such model",
-                          hint=f"the model is called {deployment.champion.name}", close=True)
+                          hint=f"the model is called {deployment.champion.name}")
         if _accepts(headers.get(b"accept", b"")) or _content(headers):
             raise Refused(415, "unsupported_media_type", "this route speaks JSON",
-                          hint="/predict takes Arrow", close=True)
-        body = await self._body(headers, receive)
+                          hint="/predict takes Arrow")
         data = await self._off_loop(decode.loads, body)
         rows, asked = decode.tensors_of(data, self.settings.limits.rows)
         model, predictions = await self._scored(deployment, rows, headers, request_id, body,
@@ -262,15 +266,7 @@ class App:
             metrics.add("gpupipe_unseen_values_total", n, column=column)
         if seen.ignored:
             metrics.add("gpupipe_ignored_fields_total", seen.ignored)
-        histogram = metrics.histogram("gpupipe_score", model.edges, variant=model.variant,
-                                      version=model.version)
-        for p in predictions:
-            if "probabilities" in p:
-                histogram.observe(max(p["probabilities"].values()))
-                continue
-            value = score_of(p)
-            if value is not None:
-                histogram.observe(value)
+        metrics.scores(model.variant, model.edges, predictions)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The body, received within its limits of bytes and time."""
@@ -327,8 +323,8 @@ class App:
         self, refused: Refused, receive: Receive, send: Send, request_id: str
     ) -> None:
         closing = (CLOSE,) if refused.close or self.draining else ()
-        await _respond(send, refused.status, (JSON, *refused.headers, *closing),
-                       refused.body(request_id), request_id, more=refused.close)
+        about = (JSON, *refused.headers, (b"x-request-id", request_id.encode()), *closing)
+        await _respond(send, refused.status, about, refused.body(request_id), more=refused.close)
         if not refused.close:
             return
         # Closed with bytes unread, the connection would be reset and the answer lost.
@@ -368,38 +364,39 @@ class App:
 
 
 async def _respond(
-    send: Send, status: int, headers: Headers, body: bytes, request_id: str, more: bool = False
+    send: Send, status: int, headers: Headers, body: bytes, more: bool = False
 ) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [
-        *headers, (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", request_id.encode())]})
+        *headers, (b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 def _accepts(accept: bytes) -> bool:
     """Whether the client wants Arrow; JSON where it says nothing. Refused (406) for neither."""
-    if not accept or accept == b"*/*":
+    if not accept or accept == b"*/*" or accept == b"application/json":
         return False
     wanted = [part.partition(b";")[0].strip().lower() for part in accept.split(b",")]
     if decode.ARROW.encode() in wanted:
         return True
     if not {b"application/json", b"*/*", b"application/*"} & set(wanted):
-        raise Refused(406, "not_acceptable", f"answers are application/json or {decode.ARROW}",
-                      close=True)
+        raise Refused(406, "not_acceptable", f"answers are application/json or {decode.ARROW}")
     return False
 
 
 def _content(headers: dict[bytes, bytes]) -> bool:
     """Whether the body is Arrow; JSON where nothing is said. Refused (415) for neither."""
-    if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
-        raise Refused(415, "unsupported_media_type", "compressed bodies are not taken", close=True)
+    if b"content-encoding" in headers and \
+            headers[b"content-encoding"].strip().lower() != b"identity":
+        raise Refused(415, "unsupported_media_type", "compressed bodies are not taken")
+    if headers.get(b"content-type") == b"application/json":
+        return False
     kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
     if kind == b"application/json":
         return False
     if kind == decode.ARROW.encode():
         return True
     raise Refused(415, "unsupported_media_type",
-                  f"bodies are application/json or {decode.ARROW}", close=True)
+                  f"bodies are application/json or {decode.ARROW}")
 
 
 def _traceback(error: BaseException) -> list[str]:

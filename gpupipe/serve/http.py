@@ -7,16 +7,20 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from gpupipe.config.units import microseconds_of
 from gpupipe.errors import ConfigError
-from gpupipe.serve.app import App
+from gpupipe.serve.app import WHOLE, App
 from gpupipe.serve.faults import Refused
 from gpupipe.serve.settings import ServeConfig, seconds
 
@@ -26,6 +30,49 @@ HEADERS = 200
 """The most headers of a request, those after a chunked body included."""
 LOOK = 0.5
 """Seconds between looks at connections that send no request."""
+
+
+class Whole:
+    """A request and its answer as a whole, for an application that knows of it: with messages one
+    by one, an answer is two writes and a body that is there already has to be waited for.
+
+    `App` finds it among the scope's extensions.
+    """
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    def body(self) -> bytes | None:
+        """The body where all of it is there, else None."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
+            return None
+        return bytes(cycle.body)
+
+    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Write status, headers and body at once; False where it has to be done by messages."""
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.disconnected or cycle.response_started:
+            return False
+        parts = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            if name == b"connection":  # it only ever says close
+                cycle.keep_alive = False
+                continue
+            parts += (name, b": ", value, b"\r\n")
+        if not cycle.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts += (b"content-length: %d\r\n\r\n" % len(body), body)
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.transport.write(b"".join(parts))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
 
 
 class Protocol(HttpToolsProtocol):  # type: ignore[misc]
@@ -66,6 +113,10 @@ class Protocol(HttpToolsProtocol):  # type: ignore[misc]
     def on_headers_complete(self) -> None:
         self.waits_since = None
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.scope["extensions"] = {WHOLE: Whole(cycle)}  # type: ignore[dict-item]
+        super()._start_asgi_task(cycle, app)
 
 
 class Guard:

@@ -21,7 +21,7 @@ class Lines:
 
     def __init__(self, every: float = 0.2) -> None:
         self.every = every
-        self._kept: deque[dict[str, Any]] = deque()
+        self._kept: deque[Any] = deque()
         self._dropped = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log-lines", daemon=True)
@@ -31,10 +31,15 @@ class Lines:
 
     def tell(self, event: str, **fields: Any) -> None:
         """One line: ``time``, ``event`` and fields."""
-        self.add({"time": time(), "event": event, **fields})
+        self._keep({"time": time(), "event": event, **fields})
 
-    def add(self, line: dict[str, Any]) -> None:
-        """A line that has its ``time`` (seconds) and ``event`` already."""
+    def request(
+        self, request_id: str, method: str, path: str, status: int, taken: float, client: Any
+    ) -> None:
+        """The line of a request, put together when it is written."""
+        self._keep((time(), request_id, method, path, status, taken, client))
+
+    def _keep(self, line: Any) -> None:
         if len(self._kept) < MOST:
             self._kept.append(line)
         else:
@@ -59,11 +64,7 @@ class Lines:
             kept.append({"time": time(), "event": "log_lines_dropped", "lines": dropped})
         if not kept:
             return
-        for line in kept:
-            moment = datetime.fromtimestamp(line["time"], UTC)
-            line["time"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            line["pid"] = os.getpid()
-        text = b"".join(orjson.dumps(line, default=str) + b"\n" for line in kept)
+        text = b"".join(orjson.dumps(_line(k), default=str) + b"\n" for k in kept)
         try:
             sys.stderr.buffer.write(text)
             sys.stderr.buffer.flush()
@@ -71,3 +72,13 @@ class Lines:
             pass  # nobody reads
         except AttributeError:  # stderr was replaced by text alone
             sys.stderr.write(text.decode())
+
+
+def _line(kept: Any) -> dict[str, Any]:
+    if isinstance(kept, tuple):
+        moment, request_id, method, path, status, taken, client = kept
+        kept = {"time": moment, "event": "request", "request_id": request_id, "method": method,
+                "path": path[:200], "status": status, "milliseconds": round(taken * 1000, 3),
+                "client": client[0] if client else None}
+    told = datetime.fromtimestamp(kept["time"], UTC).isoformat(timespec="milliseconds")
+    return {**kept, "time": told.replace("+00:00", "Z"), "pid": os.getpid()}

@@ -78,6 +78,7 @@ class Metrics:
         self.histograms: dict[Key, Histogram] = {}
         self._answers: dict[tuple[str, str, int], int] = defaultdict(int)
         self._latency: dict[str, Histogram] = {}
+        self._scores: dict[str, Histogram] = {}
 
     def add(self, name: str, amount: float = 1, /, **labels: str) -> None:
         self.counters[name, tuple(labels.items())] += amount
@@ -96,6 +97,23 @@ class Metrics:
         if key not in self.histograms:
             self.histograms[key] = Histogram(edges)
         return self.histograms[key]
+
+    def scores(
+        self, variant: str, edges: tuple[float, ...], predictions: Iterable[dict[str, Any]]
+    ) -> None:
+        """Count the scores of a variant: P(positive), the highest probability, or the value."""
+        found = self._scores.get(variant)
+        if found is None or found.edges != edges:  # another version may have other edges
+            found = self._scores[variant] = Histogram(edges)
+            self.histograms["gpupipe_score", (("variant", variant),)] = found
+        for p in predictions:
+            value = p.get("probability")
+            if value is None and "probabilities" in p:
+                value = max(p["probabilities"].values())
+            if value is None:
+                value = p.get("prediction")
+            if isinstance(value, (int, float)):
+                found.observe(value)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an answer; the one call that every request makes."""

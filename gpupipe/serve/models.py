@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class Model:
     edges: tuple[float, ...] = field(repr=False)
     loaded: float
 
-    @property
+    @cached_property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """What its answers carry."""
         return ((b"x-model-name", self.name.encode("latin-1", "replace")),

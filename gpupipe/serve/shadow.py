@@ -23,7 +23,7 @@ from gpupipe.serve.batching import score
 from gpupipe.serve.lines import Lines
 from gpupipe.serve.metrics import Metrics
 from gpupipe.serve.models import Deployment, deploy, shadowing
-from gpupipe.serve.predictions import Answered, PredictionLog, score_of
+from gpupipe.serve.predictions import Answered, PredictionLog
 from gpupipe.serve.rows import Seen
 from gpupipe.serve.settings import ServeConfig, seconds
 from gpupipe.serve.units import units_of
@@ -141,12 +141,7 @@ class Shadow:
                 continue
             predictions = [{"id": f"{name}-{i}~{model.variant}", **p}
                            for i, p in enumerate(scored)]
-            histogram = self.metrics.histogram("gpupipe_score", model.edges,
-                                               variant=model.variant, version=model.version)
-            for p in predictions:
-                value = max(p["probabilities"].values()) if "probabilities" in p else score_of(p)
-                if value is not None:
-                    histogram.observe(value)
+            self.metrics.scores(model.variant, model.edges, predictions)
             self.metrics.add("gpupipe_rows_total", len(predictions), variant=model.variant)
             if self.log is not None:
                 units = units_of(self.settings, rows) if unit is None else unit
