@@ -15,10 +15,10 @@ from gpupipe.bundle.store import Contents, read, sound
 from gpupipe.data.normalise import logical_type, normalise
 from gpupipe.data.schema import ARROW_TYPES, Schema
 from gpupipe.engine.collections import is_collection, map_rows
-from gpupipe.engine.frames import PandasFrames
+from gpupipe.engine.frames import NumpyFrames
 from gpupipe.errors import DataError, did_you_mean
 from gpupipe.models.unsupervised import typed
-from gpupipe.steps.graph import Batch, feature_names, matrix
+from gpupipe.transforms.graph import Batch, feature_names, matrix
 
 BATCH_ROWS = 131_072
 SCORE_TOLERANCE = 1e-6
@@ -195,7 +195,7 @@ class Bundle:
 
     def _matrices(self, table: pa.Table) -> Iterator[np.ndarray]:
         table = self.typed(table)
-        fx = PandasFrames()
+        fx = NumpyFrames()
         for start in range(0, max(table.num_rows, 1), BATCH_ROWS):
             piece = table.slice(start, BATCH_ROWS)
             frame = fx.frame(piece)

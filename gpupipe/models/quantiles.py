@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpupipe.config.model import ModelConfig
 from gpupipe.engine.arrays import Array, namespace
 from gpupipe.models.base import FittedModel, Matrix, Payload, Training, restorable
 from gpupipe.models.trees import FittedTrees
 from gpupipe.models.xgboost import XGBoost
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
+
+if TYPE_CHECKING:
+    from gpupipe.config.model import ModelConfig
 
 OF_THE_MEAN = {"objective", "eval_metric", "early_stopping_rounds", "base_score"}
 """Parameters of a model of the mean that its quantiles do not take over."""
