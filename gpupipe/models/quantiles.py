@@ -55,10 +55,10 @@ class Quantiles(XGBoost):
 class FittedQuantiles(FittedTrees):
     """`predict` gives the two quantiles, ``[n, 2]``, the lower one first."""
 
-    def predict(self, chunk: Array, rounds: int | None = None) -> Array:
-        xp = namespace(chunk)
+    def finished(self, raw: Array) -> Array:
+        xp = namespace(raw)
         # Trees of two quantiles know nothing of each other, and may cross.
-        return xp.sort(xp.asarray(self.raw(chunk, rounds), dtype="float64"), axis=1)
+        return xp.sort(xp.asarray(raw, dtype="float64"), axis=1)
 
 
 def quantiles_for(model: ModelConfig, coverage: float) -> Quantiles:
