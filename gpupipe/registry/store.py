@@ -20,6 +20,7 @@ from gpupipe.errors import ConfigError, DataError, EnvironmentFault
 
 TIMEOUT = "30m"
 """How long one request to an object store may take: a member of a bundle is one request."""
+ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 PARTS = ".parts"
 """The folder, in that of a registry, of files that are being written."""
 
@@ -213,8 +214,12 @@ def open_store(root: str | Path) -> Store:
     except ImportError as error:
         raise EnvironmentFault(f"a registry at {scheme}:// needs obstore, which cannot be imported "
                                f"here: {error}", hint="pip install 'gpupipe[registry]'") from None
+    # An endpoint that the user gave as http:// is meant so; nothing else goes out in the clear.
+    plain = any(os.environ.get(n, "").startswith("http://") for n in ENDPOINTS) or os.environ.get(
+        "AWS_ALLOW_HTTP", "").lower() in ("true", "1")
     try:
-        return ObjectStore(from_url(text, client_options={"timeout": TIMEOUT}), text.rstrip("/"))
+        store = from_url(text, client_options={"timeout": TIMEOUT, "allow_http": plain})
+        return ObjectStore(store, text.rstrip("/"))
     except (BaseError, ValueError) as error:
         raise ConfigError(f"no store has this address: {str(error).partition(chr(10))[0]}",
                           where=text, hint="a folder, or s3://BUCKET/PREFIX") from None
