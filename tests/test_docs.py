@@ -281,7 +281,11 @@ def test_every_command_on_a_page_exists_and_takes_its_options(page):
         if words[0] == "VERB":
             continue
         assert words[0] in COMMANDS, line
-        options = {o for p in COMMANDS[words[0]].params for o in p.opts} | {"--help"}
+        command = COMMANDS[words[0]]
+        if hasattr(command, "commands") and len(words) > 1:  # a group: `gpupipe models list`
+            assert words[1] in command.commands, line
+            command = command.commands[words[1]]
+        options = {o for p in command.params for o in p.opts} | {"--help"}
         assert {w for w in words if w.startswith("--")} <= options, line
 
 

@@ -89,7 +89,7 @@ def read(folder: Path) -> tuple[Contents, dict[str, Any]]:
 
     Raises DataError that names the member and what is wrong with it.
     """
-    members = _members(folder)
+    members = members_of(folder)
     description = _parse(members["bundle.json"], "bundle.json")
     version = description.get("format")
     if version != FORMAT:
@@ -119,7 +119,7 @@ def read(folder: Path) -> tuple[Contents, dict[str, Any]]:
 
 def read_states(folder: Path) -> dict[str, Any]:
     """The profile's states: ``{column: {statistic: {array: values}}}``, verified."""
-    members = _members(folder)
+    members = members_of(folder)
     description = _parse(members["bundle.json"], "bundle.json")
     arrays = read_arrays(members["states.npz"], CAPS["states.npz"])
     with sound(folder):
@@ -138,7 +138,7 @@ def sound(folder: Path) -> Iterator[None]:
         raise DataError(f"{folder}: bundle.json does not describe a pipeline: {told}") from error
 
 
-def _members(folder: Path) -> dict[str, bytes]:
+def members_of(folder: Path) -> dict[str, bytes]:
     """The bytes of every member; DataError unless names, sizes and hashes are all right."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a bundle: there is no such folder")
