@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
+from gpupipe.cli.options import Debug, Json
 from gpupipe.cli.outcome import Answer
-from gpupipe.cli.verbs import Debug, Json, _example, app
 
 
-@app.command(**_example("gpupipe serve runs/latest --port 8000 --workers 2"))
 def serve(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", show_default="champion of the file",

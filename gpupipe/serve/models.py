@@ -37,7 +37,7 @@ def find(reference: str) -> Found:
     """
     folder = Path(reference)
     if "://" in reference or ("@" in folder.name and not folder.is_dir()):
-        from gpupipe.registry import resolve  # type: ignore[import-not-found]
+        from gpupipe.registry import resolve
 
         resolved = resolve(reference)
         return Found(Path(resolved.path), resolved.name, str(resolved.version))
