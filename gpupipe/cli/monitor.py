@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
+from gpupipe.cli.options import Debug, Json, Trained
 from gpupipe.cli.outcome import Answer
-from gpupipe.cli.verbs import Debug, Json, Trained, _example, app
 
 
-@app.command(**_example("gpupipe monitor runs/latest logs/ --window 1d --history watched"))
 def monitor(
     run: Trained,
     data: Annotated[

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gpupipe.engine.frames import Column, PandasFrames
+from gpupipe.engine.frames import Column, NumpyFrames
 from gpupipe.evaluate.scores import evaluate
 from gpupipe.stats.moments import Moments
 from gpupipe.stats.quantiles import BINS, Extremes, Histogram, bin_of
@@ -48,7 +48,7 @@ def predicted_states(
 
 
 def _output(prediction: np.ndarray, classes: list[str]) -> dict[str, Any]:
-    fx, n = PandasFrames(), len(prediction)
+    fx, n = NumpyFrames(), len(prediction)
     rows = Rows(np.zeros(n, np.int64), 1)
     if prediction.ndim == 2:
         column = Column("string", prediction.argmax(axis=1), None, pa.array(classes, pa.string()))
@@ -63,14 +63,14 @@ def _output(prediction: np.ndarray, classes: list[str]) -> dict[str, Any]:
             "extremes": Extremes().partial([column], rows, fx).arrays()}
 
 
-def _moments(column: Column, rows: Rows, fx: PandasFrames) -> dict[str, Any]:
+def _moments(column: Column, rows: Rows, fx: NumpyFrames) -> dict[str, Any]:
     state = Moments().partial([column], rows, fx)
     return {"count": state.count, "missing": state.missing, "infinite": state.infinite,
             "zeros": state.zeros, "sums": state.sums}
 
 
 def _judged(task: str, y: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
-    fx = PandasFrames()
+    fx = NumpyFrames()
     if task == "regression":
         order = np.sort(prediction)
         starts = np.unique(order[(len(order) * np.arange(1, TENTHS)) // TENTHS])

@@ -172,7 +172,7 @@ def test_two_runs_alike_write_the_same_bytes(made, tmp_path):
 
 def test_the_states_of_every_column_come_back(made):
     states = read_states(made)
-    assert states.pop(PREDICTED)["of"] == "out_of_fold"
+    assert states.pop(PREDICTED)["of"] == "holdout"  # there are no folds
     assert set(states) == {"f", "i", "s", "b", "t", "narrow", "kind"}
     text = states["s"]["vocabulary"]
     expected = TABLE.column("s").value_counts().to_pylist()

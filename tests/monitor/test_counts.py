@@ -9,7 +9,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpupipe.engine.frames import Column, PandasFrames
+from gpupipe.engine.frames import Column
+from gpupipe.engine.pandas import PandasFrames
 from gpupipe.monitor.cells import (
     FIRST,
     INFINITE,

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from gpupipe.engine.frames import Column, PandasFrames
+from gpupipe.engine.frames import Column
+from gpupipe.engine.pandas import PandasFrames
 from gpupipe.monitor.cells import ABOVE, FIRST, MISSING, UNSEEN, Bins, Levels
 from gpupipe.monitor.measures import EXPECTED, MEASURES, Pair, Shape, greater
 from gpupipe.monitor.reference import Known
