@@ -67,3 +67,18 @@ def monitor_files(
 
     made = room.write_files(output)
     return Answer({"files": made}, lambda: [say(str(path)) for path in made] and None)
+
+
+@app.command(**_example("gpupipe dashboard watched --output dashboard.html"))
+def dashboard(
+    history: Annotated[Path, typer.Argument(metavar="HISTORY", help="The history's folder.")],
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("dashboard.html"),
+    last: Annotated[int, typer.Option(min=1, max=120, help="The newest windows to show.")] = 60,
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Write a page over a history: states by column and window, distributions then and now."""
+    from gpupipe import monitor as room
+    from gpupipe.console import say
+
+    made = room.write_dashboard(history, output, last)
+    return Answer(made, lambda: say(f"page    {output}"))

@@ -107,9 +107,9 @@ class Plot:
         self.parts.append(f'<path class="rule" d="{path}"/>')
 
     def note(self, x: float, y: float, text: str) -> None:
-        """A few words that end at a place, just above it."""
+        """A few words that begin at a place, just above it."""
         self.parts.append(f'<text class="note" x="{self.px(x):.1f}" y="{self.py(y) - 4:.1f}" '
-                          f'text-anchor="end">{escape(text)}</text>')
+                          f'text-anchor="start">{escape(text)}</text>')
 
     def cells(self, counts: Sequence[Sequence[float]], css: str, shades: int = 9) -> None:
         """A 2-D histogram over the whole frame, ``counts[i][j]`` at the i-th x and j-th y.

@@ -48,7 +48,8 @@ def write_dashboard(history: str | Path, output: str | Path, last: int = 60) -> 
     temporary.write_text(render(shown), encoding="utf-8")
     temporary.replace(path)
     return {"output": path, "windows": len(shown["windows"]), "columns": shown["counted"],
-            "state": shown["verdict"]["state"], "alerts": len(shown["open"])}
+            "state": shown["verdict"]["state"],
+            "alerts": len(shown["open"]) + len(shown["open_slices"])}
 
 
 def read_history(folder: Path) -> dict[str, Any]:
@@ -75,7 +76,8 @@ def render(shown: Mapping[str, Any]) -> str:
 def view(held: Mapping[str, Any], last: int) -> dict[str, Any]:
     """What the template is given."""
     verdict, alerts = held["verdict"], held["alerts"]
-    windows = verdict["windows"][-last:]
+    windows = unbroken(verdict["windows"])[-last:]
+    opened = sorted(alerts["open"].values(), key=lambda a: (a["state"] != "alert", a["key"]))
     columns = heat_map(windows, lambda c: c["slice"] is None, "column")
     slices = heat_map(windows, lambda c: c["slice"] is not None, "slice")
     return {
@@ -85,13 +87,37 @@ def view(held: Mapping[str, Any], last: int) -> dict[str, Any]:
         "rows": sum(w["rows"] for w in windows), "counted": len(columns["rows"]),
         "columns": {**columns, "rows": columns["rows"][:ROWS]},
         "slices": {**slices, "rows": slices["rows"][:ROWS]},
-        "open": list(alerts["open"].values()), "events": list(reversed(alerts["events"]))[:100],
+        "open": [a for a in opened if "slice" not in a["labels"]],
+        "open_slices": [a for a in opened if "slice" in a["labels"]], "events": list(reversed(alerts["events"]))[:100],
         "pending": sum(map(len, alerts["pending"].values())),
         "predictions": prediction_plots(windows), "quality": quality(verdict, windows),
         "symbols": SYMBOLS, "states": WORST,
         "data": page_data(windows, columns["rows"][:ROWS], slices["rows"][:ROWS],
                           held["pictures"]),
     }
+
+
+def unbroken(windows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The windows with those between them that have no row: a day without data is to be seen."""
+    made: list[Mapping[str, Any]] = []
+    for window in windows:
+        if made and window["start"].endswith("Z"):
+            missing = range(made[-1]["window"] + 1, window["window"])[-DRAWN:]
+            first, length = dt.datetime.fromisoformat(window["start"]), _length(window)
+            for number in missing:
+                start = first - (window["window"] - number) * length
+                made.append({"window": number, "rows": 0, "state": "insufficient", "columns": [],
+                             "start": _moment(start), "end": _moment(start + length)})
+        made.append(window)
+    return made
+
+
+def _length(window: Mapping[str, Any]) -> dt.timedelta:
+    return dt.datetime.fromisoformat(window["end"]) - dt.datetime.fromisoformat(window["start"])
+
+
+def _moment(at: dt.datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def heat_map(windows: Sequence[Mapping[str, Any]], chosen: Any, by: str) -> dict[str, Any]:
@@ -148,8 +174,7 @@ def prediction_plots(windows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
         points = [(i, c["measures"][name]) for i, c in enumerate(judged)
                   if c is not None and name in c["measures"]]
         if points:
-            made.append({"title": title, "plot": _line(windows, points, title),
-                         "legend": [("s0", "without noise")]})
+            made.append({"title": title, "plot": _line(windows, points, title)})
     return made[:2]
 
 
@@ -161,9 +186,9 @@ def _line(
     top = max(max(p["effect"] for _, p in points), alert) * 1.1
     plot = time_plot(windows, (0.0, top), f"{title} of the predictions by window")
     last = len(windows) - 0.5
-    for at in (warn, alert):
+    for name, at in (("warn", warn), ("alert", alert)):
         plot.rule((-0.5, at), (last, at))
-        plot.note(last, at, "warn" if at == warn else "alert")
+        plot.note(-0.4, at, name)
     xs = [float(i) for i, _ in points]
     ys = [p["effect"] for _, p in points]
     for run in runs(xs):

@@ -29,7 +29,7 @@
     now.forEach((v, i) => { line += `V${y(v)}H${x(edges[i + 1])}`; });
     const ticks = [0, 0.25, 0.5, 0.75, 1].map((s) => make("text", { x: x(low + s * span), y: H - 8,
       class: "tick", "text-anchor": s === 0 ? "start" : s === 1 ? "end" : "middle" },
-      number(low + s * span)));
+      number(Math.abs(low + s * span) < span * 1e-4 ? 0 : low + s * span)));
     return make("svg", { class: "plot", viewBox: `0 0 ${W} ${H}`, role: "img",
       "aria-label": `${name}: distribution in training and in this window` },
       make("path", { class: "bar then", d: bars }),
@@ -149,6 +149,9 @@
     document.getElementById(key === "c" ? "detail" : "part")
       .replaceChildren(...(key === "c" ? column(row, at) : part(row, at)));
   };
+  document.querySelectorAll(".heat").forEach((h) => {  // the newest windows are at the right
+    h.parentElement.scrollLeft = h.parentElement.scrollWidth;
+  });
   window.addEventListener("hashchange", show);
   if (/^#[cs]\d+w\d+$/.test(location.hash)) show();
   else {  // What is worst in the newest window is shown to begin with.
