@@ -11,7 +11,7 @@ from gpupipe.experiment.corrections import corrected, sample_ratio
 from gpupipe.experiment.distributions import chi2_tail
 from gpupipe.experiment.gather import Gathered
 from gpupipe.experiment.heterogeneity import settle_slices, sliced
-from gpupipe.experiment.judge import INSUFFICIENT, Judge, judged, settle
+from gpupipe.experiment.judge import Judge, judged, settle
 from gpupipe.experiment.verdict import blocked, verdict_of
 
 NO_PLAN: Mapping[str, Any] = {"status": "none", "hash": None, "found": None, "registered": None}
@@ -50,7 +50,7 @@ def analyse(
     for role, how in (("primary", config.corrections.primary),
                       ("secondary", config.corrections.secondary), ("guardrail", "none")):
         family = [(m, e) for m in metrics if m["role"] == role for e in m["effects"]
-                  if e["state"] != INSUFFICIENT or e["why"] is None]
+                  if e["why"] is None]
         ps = corrected([e["p"] for _, e in family], how)
         for (found, made), p in zip(family, ps, strict=True):
             settle(made, by_name[found["name"]], p, config.alpha)

@@ -43,6 +43,10 @@ class MetricConfig(Section):
     """The least difference that would matter."""
     relative_effect: Annotated[float, Field(gt=0)] | None = None
     """The same as a share of the control's value: 0.02 is 2 %."""
+    baseline: float | None = None
+    """What it is without the experiment, for a plan without data."""
+    deviation: Annotated[float, Field(gt=0)] | None = None
+    """Its standard deviation between units; of a proportion it follows from the baseline."""
     margin: Annotated[float, Field(gt=0)] | None = None
     """For a guardrail: a loss as great as this has to be ruled out."""
     relative_margin: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -165,7 +169,7 @@ class ExperimentConfig(Section):
     look: Literal["fixed", "sequential"] = "fixed"
     """Once at the end, or as often as one likes."""
     tuning: Annotated[float, Field(gt=0)] | None = None
-    """For sequential looks: the units at which intervals are tightest; default: the horizon's."""
+    """For sequential looks: where intervals are tightest, in units; default: horizon, or 5,000."""
     srm_alpha: Share = 0.01
     """Below this p-value the arms' sizes do not fit their shares, and there is no verdict."""
     corrections: CorrectionsConfig = CorrectionsConfig()

@@ -116,7 +116,7 @@ def gather(
                 joined = scanned(reader(other, "o"), theirs, None, progress, "outcomes")
             by_row = None
             if joined is not None and key != config.unit:
-                units = _whole(joined)
+                units = whole(joined)
                 by_row = Outcomes(key, units.ids, {c: units.value(c, "mean")
                                                    for c in theirs.values} if theirs else {})
                 notes += _several_outcomes(units, key)
@@ -125,7 +125,7 @@ def gather(
             config = _resolved(config, found, odd)
             if config.unit is None:
                 return _of_rows(config, found, notes)
-            beside = _whole(joined) if joined is not None and by_row is None else None
+            beside = whole(joined) if joined is not None and by_row is None else None
             return _of_units(config, found, beside, notes, opened)
 
 
@@ -145,11 +145,13 @@ def _as_log(config: ExperimentConfig, schema: Schema) -> tuple[ExperimentConfig,
 
 
 def _columns(
-    config: ExperimentConfig, table: Dataset, other: Dataset | None, on: str | None
+    config: ExperimentConfig, table: Dataset, other: Dataset | None, on: str | None,
+    arm: bool = True,
 ) -> tuple[Wanted, Wanted | None, str]:
     """What to read of the table and of the outcomes, and the key that joins them."""
     schema = table.schema
-    named = [("unit", config.unit), ("arm", config.arm), *(("slices", s) for s in config.slices),
+    named = [("unit", config.unit), *([("arm", config.arm)] if arm else ()),
+             *(("slices", s) for s in config.slices),
              *(("where", w) for w in config.where)]
     for key, name in named:
         if name is not None and name not in schema:
@@ -173,7 +175,7 @@ def _columns(
                 raise _no_column(config, f"metric {metric.name!r}", name, schema, table.source)
     arms = None if config.arms is None else tuple(config.arms)
     where = {c: level_text(v) for c, v in config.where.items()}
-    wanted = Wanted(config.unit, config.arm, arms, tuple(config.slices),
+    wanted = Wanted(config.unit, config.arm if arm else None, arms, tuple(config.slices),
                     tuple(dict.fromkeys(mine)), where, tuple(config.metrics))
     if other is None:
         return wanted, None, key
@@ -235,6 +237,14 @@ def _resolved(
                           hint=f"did you mean {near!r}?" if near else
                           f"the arms are {', '.join(arms)}")
 
+    return with_kinds(config.model_copy(update={"arms": arms, "control": control}), odd)
+
+
+def with_kinds(config: ExperimentConfig, odd: Mapping[str, int]) -> ExperimentConfig:
+    """Every metric that is "auto" as what its values are.
+
+    ``odd`` has "odd:COLUMN" -> values other than 0 and 1. DataError where a proportion has any.
+    """
     def of_kind(metric: MetricConfig) -> MetricConfig:
         strange = odd.get(f"odd:{metric.source}", 0)
         if metric.kind == "proportion" and strange:
@@ -245,13 +255,10 @@ def _resolved(
         if metric.kind != "auto":
             return metric
         plain = not strange and metric.aggregate in ("auto", "max", "min")
-        # With a covariate the adjusted value is no share any more, and is treated as a mean.
         return metric.model_copy(update={"kind": "proportion" if plain else "mean"})
 
     return config.model_copy(update={
-        "arms": arms, "control": control,
-        **{k: [of_kind(m) for m in getattr(config, k)]
-           for k in ("primary", "secondary", "guardrails")},
+        k: [of_kind(m) for m in getattr(config, k)] for k in ("primary", "secondary", "guardrails")
     })
 
 
@@ -274,7 +281,7 @@ def _of_units(
     engine: Engine,
 ) -> Gathered:
     """Where a unit may have several rows: its own sums are made now."""
-    units = _whole(found)
+    units = whole(found)
     crossed = units.least[:, 0] != units.greatest[:, 0]
     examples = tuple(str(u) for u in
                      units.ids.take(pa.array(np.flatnonzero(crossed)[:EXAMPLES])).to_pylist())
@@ -282,7 +289,6 @@ def _of_units(
     if not len(units):
         raise DataError("every unit was seen in several arms", hint="is the unit's column right?")
     assert config.arms is not None
-    arms = _codes(units.least[:, 0], list(config.arms))
     slices: dict[str, Labels] = {}
     for i, name in enumerate(config.slices, 1):
         levels = sorted(set(found.texts[name].values()) - {MISSING, SEVERAL})
@@ -290,30 +296,75 @@ def _of_units(
                           np.uint64(text_hash(SEVERAL)))
         slices[name] = Labels(_codes(hashes, [*levels, MISSING, SEVERAL]),
                               (*levels, MISSING, SEVERAL))
+    arms = Labels(_codes(units.least[:, 0], list(config.arms)), tuple(config.arms))
+    rows = UnitRows(arms, slices, _values(units, beside, config.metrics))
+    made = tallied(rows, len(units), config.metrics, engine)
+    several = int((units.rows > 1).sum())
+    if several:
+        notes += (f"{several:,} of {len(units):,} units have several rows; of these "
+                  + _aggregated(config.metrics),)
+    there = {(cell[1], cell[2]) for cell in made.cells}
+    found_levels = {s: tuple(n for n in labels.names if (s, n) in there)
+                    for s, labels in slices.items()}
+    return Gathered(config, made, found.counts, several, int(crossed.sum()), examples,
+                    found_levels, rows, units.ids, notes)
+
+
+def _values(
+    units: Units, beside: Units | None, metrics: Sequence[MetricConfig]
+) -> dict[tuple[str, str], np.ndarray]:
+    """What the metrics are made of, for each unit; ``beside`` has outcomes from another table."""
     at = None if beside is None else places(units.ids, beside.ids)
     values: dict[tuple[str, str], np.ndarray] = {}
-    for column, aggregate in {key for m in config.metrics for key in needed(m)}:
+    for column, aggregate in {key for m in metrics for key in needed(m)}:
         if beside is not None and at is not None and column in beside.counts:
             own = beside.value(column, aggregate)
             values[column, aggregate] = np.append(own, np.nan)[at]
         else:
             values[column, aggregate] = units.value(column, aggregate)
-    rows = UnitRows(Labels(arms, tuple(config.arms)), slices, values)
+    return values
+
+
+def tallied(
+    rows: UnitRows, n: int, metrics: Sequence[MetricConfig], engine: Engine
+) -> Tally:
+    """The sums of ``n`` units, some at a time and side by side."""
     made = engine.here.fold(
-        lambda start: tally(_some(rows, start), config.metrics, PandasFrames()), Tally.merge,
-        range(0, len(units), _CHUNK),
+        lambda start: tally(_some(rows, start), metrics, PandasFrames()), Tally.merge,
+        range(0, n, _CHUNK),
     )
     assert made is not None
-    several = int((units.rows > 1).sum())
-    if several:
-        notes += (f"{several:,} of {len(units):,} units have several rows; of these "
-                  + _aggregated(config.metrics),)
-    found_levels = {s: tuple(n for n in labels.names
-                             if any((m.name, s, n, a) in made.cells
-                                    for m in config.metrics for a in config.arms or ()))
-                    for s, labels in slices.items()}
-    return Gathered(config, made, found.counts, several, int(crossed.sum()), examples,
-                    found_levels, rows, units.ids, notes)
+    return made
+
+
+def gather_past(
+    config: ExperimentConfig, source: object, *, engine: EngineConfig | None = None,
+    progress: Any = None,
+) -> tuple[ExperimentConfig, Tally]:
+    """The sums of all units of a table from before the experiment, in the one arm "".
+
+    Also the configuration, with the kinds of its metrics as the table has them.
+    """
+    engine = engine or EngineConfig()
+    choose(engine)
+    with TemporaryDirectory(prefix="gpupipe-experiment-") as folder:
+        with reading(progress) as report:
+            table = ingest(source, cache=Path(folder) / "rows", progress=report)
+        past, _ = _as_log(config, table.schema)
+        past = past.model_copy(update={"slices": []})
+        wanted, _, _ = _columns(past, table, None, None, arm=False)
+        with choose(engine, table.rows).opened() as (opened, chosen):
+            place = Path(folder) / "parts"
+            place.mkdir()
+            reader = Reader(on_disk(table, place) if chosen.remote else table, opened)
+            found = scanned(reader, wanted, None, progress)
+            kinds = with_kinds(config, found.counts)
+            if past.unit is None:
+                return kinds, found.tally
+            units = whole(found)
+            arm = Labels(np.zeros(len(units), np.int64), ("",))
+            rows = UnitRows(arm, {}, _values(units, None, kinds.metrics))
+            return kinds, tallied(rows, len(units), kinds.metrics, opened)
 
 
 def _aggregated(metrics: Sequence[MetricConfig]) -> str:
@@ -323,7 +374,8 @@ def _aggregated(metrics: Sequence[MetricConfig]) -> str:
                      dict.fromkeys(key for m in metrics for key in needed(m))) + " is taken"
 
 
-def _whole(found: Scanned) -> Units:
+def whole(found: Scanned) -> Units:
+    """All units of a pass, in canonical order. DataError where there is none."""
     if found.pile is None or not sum(map(len, found.pile.pieces)):
         raise DataError("no row is left", hint=f"rows: {_counted(found.counts)}")
     return found.pile.whole()

@@ -82,17 +82,17 @@ def verdict_of(
             "Wait for the planned number of units; to look earlier, plan `look: sequential`.",
         )
     said = tuple(_said(m, e, config) for m, e in primary)
-    broken = [(m, e) for m, e in guards if (e.get("non_inferiority") or {}).get("state") == "broken"]
+    shown = {m["name"]: (e.get("non_inferiority") or {}).get("state") for m, e in guards}
+    broken = [name for name, state in shown.items() if state == "broken"]
     if broken:
-        names = ", ".join(m["name"] for m, _ in broken)
+        names = ", ".join(broken)
         return Verdict("guardrail broken", f"{arm} breaks a guardrail: {names}.", said,
                        f"Do not ship {arm} as it is.")
     if any(e["state"] == "worse" for _, e in primary):
         return Verdict("worse", f"{arm} is worse than {config.control}.", said,
                        f"Keep {config.control}.")
     if any(e["state"] == "better" for _, e in primary):
-        unsure = [m["name"] for m, e in guards
-                  if (e.get("non_inferiority") or {}).get("state") != "holds"]
+        unsure = [name for name, state in shown.items() if state != "holds"]
         if unsure:
             return Verdict(
                 "guardrail open",
