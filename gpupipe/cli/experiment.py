@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gpupipe.cli.options import Debug, Json, example
 from gpupipe.cli.outcome import Answer
-from gpupipe.cli.verbs import Debug, Json, _example
 
 app = typer.Typer(
     add_completion=False, help="A/B tests: plan them, deal units out, analyse what happened.",
@@ -18,7 +18,7 @@ app = typer.Typer(
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, a glob or a folder.")]
 
 
-@app.command(**_example("gpupipe experiment plan new-ranker.yaml --data past.parquet "
+@app.command(**example("gpupipe experiment plan new-ranker.yaml --data past.parquet "
                         "--output plan.json"))
 def plan(
     experiment: Annotated[
@@ -38,7 +38,9 @@ def plan(
     deviation: Annotated[
         float | None, typer.Option(help="Standard deviation between units; none: a proportion.")
     ] = None,
-    units: Annotated[int | None, typer.Option(help="Units of both arms: what can be found.")] = None,
+    units: Annotated[
+        int | None, typer.Option(help="Units of both arms: what can be found with them.")
+    ] = None,
     share: Annotated[float, typer.Option(help="The treatment's share of the units.")] = 0.5,
     alpha: Annotated[float, typer.Option(help="The probability of a false find.")] = 0.05,
     power: Annotated[float, typer.Option(help="The probability of finding the effect.")] = 0.8,
@@ -62,7 +64,7 @@ def plan(
     return Answer(found, lambda: show.plan(found))
 
 
-@app.command(**_example("gpupipe experiment assign plan.json users.parquet --output arms.parquet"))
+@app.command(**example("gpupipe experiment assign plan.json users.parquet --output arms.parquet"))
 def assign(
     experiment: Annotated[
         Path, typer.Argument(metavar="PLAN", help="A registered plan, or an experiment's file.")
@@ -70,7 +72,9 @@ def assign(
     source: Annotated[
         str | None, typer.Argument(metavar="[SOURCE]", help="A table with the units' ids.")
     ] = None,
-    unit: Annotated[list[str] | None, typer.Option("--id", help="One unit's id; repeat it.")] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option("--id", help="One unit's id. Repeat it.")
+    ] = None,
     output: Annotated[
         Path, typer.Option(help="The file to write, .parquet or .csv.")
     ] = Path("arms.parquet"),
@@ -85,7 +89,7 @@ def assign(
     return Answer(found, lambda: show.assigned(found))
 
 
-@app.command(**_example("gpupipe experiment analyse log/ --plan plan.json --outcomes "
+@app.command(**example("gpupipe experiment analyse log/ --plan plan.json --outcomes "
                         "orders.parquet --page verdict.html"))
 def analyse(
     source: Source,

@@ -35,11 +35,16 @@ def plan(found: Mapping[str, Any]) -> None:
         days = "" if found["days"] is None else f", {found['days']:,} days"
         say(f"units    {found['units']:,} of all arms together{days}", "bold")
     if found["look"] == "sequential" and found["tuning"]:
-        say(f"looks    as often as you like; intervals are tightest at {found['tuning']:,.0f} units")
+        say("looks    as often as you like; intervals are tightest at "
+            f"{found['tuning']:,.0f} units")
     if found["output"]:
         say(f"plan     {found['output']}, hash {found['hash']}")
     else:
         say("next     --output plan.json registers the plan")
+
+
+def _count(value: int | None) -> str | None:
+    return None if value is None else f"{value:,}"
 
 
 def _quick(found: Mapping[str, Any]) -> None:
@@ -81,7 +86,8 @@ def verdict(found: Mapping[str, Any], page: Path | None) -> None:
     status = found["plan"]["status"]
     say("plan     " + {
         "registered": f"registered {found['plan']['registered']}, unchanged",
-        "changed": "CHANGED after it was registered", "none": "none registered: this is exploration",
+        "changed": "CHANGED after it was registered",
+        "none": "none registered: this is exploration",
     }[status], "bold red" if status == "changed" else None)
     _metrics(found)
     _slices(found)

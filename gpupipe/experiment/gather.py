@@ -19,7 +19,7 @@ from gpupipe.data.reader import Reader
 from gpupipe.data.schema import Schema
 from gpupipe.engine.base import Engine
 from gpupipe.engine.choose import choose
-from gpupipe.engine.frames import PandasFrames
+from gpupipe.engine.pandas import PandasFrames
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.experiment.cells import Labels, Tally, UnitRows, needed, tally
 from gpupipe.experiment.config import ExperimentConfig, MetricConfig, level_text

@@ -46,8 +46,9 @@ class Digits:
         negative = _carried(self.sums)[:, -1] < 0
         digits = _carried(np.where(negative[:, None], -self.sums, self.sums)).astype(np.float64)
         total = np.zeros(len(digits))
-        for d in range(digits.shape[1]):  # from the least: what is rounded is the least
-            total += np.ldexp(digits[:, d], _LOWEST + 32 * (self.low + d))
+        with np.errstate(over="ignore"):  # a sum past the greatest float is infinite
+            for d in range(digits.shape[1]):  # from the least: what is rounded is the least
+                total += np.ldexp(digits[:, d], _LOWEST + 32 * (self.low + d))
         return np.where(negative, -total, total)
 
 

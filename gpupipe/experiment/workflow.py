@@ -183,10 +183,17 @@ def _given(given: Mapping[str, Any]) -> ExperimentConfig:
         own = name if name not in metrics else f"{name}, guardrail"
         guardrails.append(metric(own, column=name, relative_margin=share))
     raw = {
-        "name": "experiment", "primary": [metric(metrics[0])],
+        "name": _name(metrics[0]), "primary": [metric(metrics[0])],
         "secondary": [metric(m) for m in metrics[1:]], "guardrails": guardrails,
         "look": "sequential" if given.get("sequential") else "fixed",
         **{k: given[k] for k in ("unit", "arm", "control", "alpha") if k in given},
         **({"slices": list(given["slices"])} if "slices" in given else {}),
     }
     return configured(raw)
+
+
+def _name(metric: str) -> str:
+    """A name for an experiment that has none: its first metric's, as far as a name may be so."""
+    import re
+
+    return re.sub(r"[^\w .-]", "_", f"effect on {metric}")[:80]
