@@ -36,7 +36,8 @@ def render(found: Mapping[str, Any]) -> str:
     html = environment().get_template("experiment.html").render(
         title=f"{found['name']} experiment", f=found, blocked=any(
             v["state"] == "blocked" for v in found["verdicts"].values()),
-        created=found["created"].replace("T", " ").partition("+")[0] + " UTC", level=f"{100 * (1 - found['alpha']):g}%",
+        created=found["created"].replace("T", " ").partition("+")[0] + " UTC",
+        level=f"{100 * (1 - found['alpha']):g}%",
         verdicts=[_verdict(found, arm, one) for arm, one in found["verdicts"].items()],
         trust=_trust(found), metrics=_metrics(found), slices=[_slice(s) for s in found["slices"]],
         how=_how(found), asked=_asked(found),
