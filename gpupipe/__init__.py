@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpupipe.bundle import Bundle
-    from gpupipe.bundle import load as load
     from gpupipe.config import PipelineConfig
     from gpupipe.estimator import Pipeline as Pipeline
     from gpupipe.workflow import RunResult
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "Pipeline", "cross_validate", "load", "run"]
 
 _LAZY = {
-    "Bundle": "gpupipe.bundle", "load": "gpupipe.bundle", "Pipeline": "gpupipe.estimator",
+    "Bundle": "gpupipe.bundle", "Pipeline": "gpupipe.estimator",
 }
 
 
@@ -57,6 +56,23 @@ def cross_validate(
 
     return workflow.cross_validate(_parsed(config, data), cache=Path(runs) / ".cache",
                                    source=data, progress=progress)
+
+
+def load(model: str | Path) -> Bundle:
+    """A trained pipeline, verified: hashes checked, golden rows replayed.
+
+    ``model`` is a run's or a bundle's folder, or a version in a registry:
+    ``REGISTRY/NAME@ALIAS``, ``REGISTRY/NAME@VERSION`` (see `registry.resolve`). Raises DataError
+    where anything is not as it was written.
+    """
+    from gpupipe.bundle import load as load_folder
+    from gpupipe.registry.names import is_reference
+
+    if is_reference(str(model)):
+        from gpupipe.registry import resolve
+
+        return load_folder(resolve(model).path)
+    return load_folder(model)
 
 
 def _parsed(

@@ -21,7 +21,7 @@ from gpupipe.models.selected import FittedSelected
 from gpupipe.outcomes import event_of
 from gpupipe.select import pruned, summary
 from gpupipe.stats.quantiles import Extremes, Histogram
-from gpupipe.steps.graph import Graph
+from gpupipe.steps.graph import Graph, levels
 from gpupipe.steps.profile import MOMENTS
 from gpupipe.training import Trained
 from gpupipe.unsupervised import finds_of
@@ -181,7 +181,7 @@ def scans_of(graph: Graph, rows: int) -> list[dict[str, Any]]:
     """What each pass over the data is for."""
     first: dict[str, Any] = {"name": "profile", "learns": ["profile", "row hashes"], "rows": rows}
     rest = [{"name": f"scan {i}", "learns": learned, "rows": rows}
-            for i, learned in enumerate(graph.levels(), 1)]
+            for i, learned in enumerate(levels(graph), 1)]
     return [first, *rest]
 
 

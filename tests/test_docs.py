@@ -30,6 +30,8 @@ from gpupipe.steps import STEPS, Feature, categorical, numeric, structure
 from gpupipe.steps.base import ROLES, select
 from gpupipe.steps.graph import bind
 from gpupipe.steps.profile import Profile, take_profile
+from gpupipe.transforms import TRANSFORMS
+from gpupipe.transforms import numeric as transforms
 from gpupipe.workflow import RunResult
 
 ROOT = Path(gpupipe.__file__).parents[1]
@@ -279,7 +281,11 @@ def test_every_command_on_a_page_exists_and_takes_its_options(page):
         if words[0] == "VERB":
             continue
         assert words[0] in COMMANDS, line
-        options = {o for p in COMMANDS[words[0]].params for o in p.opts} | {"--help"}
+        command = COMMANDS[words[0]]
+        if hasattr(command, "commands") and len(words) > 1:  # a group: `gpupipe models list`
+            assert words[1] in command.commands, line
+            command = command.commands[words[1]]
+        options = {o for p in command.params for o in p.opts} | {"--help"}
         assert {w for w in words if w.startswith("--")} <= options, line
 
 
@@ -335,7 +341,7 @@ DESIGN = (ROOT / "docs" / "design.md").read_text()
 
 def test_the_step_of_the_design_page_works_as_written():
     (text,) = blocks(section(DESIGN, "Adding a step"), "python")
-    names = {**vars(numeric), **vars(categorical)}
+    names = {**vars(transforms), **vars(numeric), **vars(categorical)}
     try:
         exec(text, names)
         sample = random_sample(300, seed=5)
@@ -350,6 +356,7 @@ def test_the_step_of_the_design_page_works_as_written():
         assert bind(sample.features, [make("max_scale")], BINARY)
     finally:
         STEPS.pop("max_scale", None)
+        TRANSFORMS.pop("max_scale", None)
 
 
 def test_the_metric_of_the_design_page_equals_scikit_learns():

@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.data.schema import Schema
 from gpupipe.errors import DataError, GpupipeError
 from gpupipe.models import FittedModel, packed, restored
-from gpupipe.steps import STEPS, Feature, Target
-from gpupipe.steps.graph import Bound, Fitted, Graph, Node
+from gpupipe.transforms.base import Feature, StoredStep, Target
+from gpupipe.transforms.graph import Bound, Fitted, Graph, Node
 
 CLASSES = {"binary": (2, 2), "multiclass": (2, 1 << 20), "regression": (0, 0),
            "survival": (0, 0), "hazard": (0, 0), "ranking": (0, 0), "unsupervised": (0, 0)}
@@ -90,7 +89,7 @@ def read(folder: Path) -> tuple[Contents, dict[str, Any]]:
 
     Raises DataError that names the member and what is wrong with it.
     """
-    members = _members(folder)
+    members = members_of(folder)
     description = _parse(members["bundle.json"], "bundle.json")
     version = description.get("format")
     if version != FORMAT:
@@ -120,7 +119,7 @@ def read(folder: Path) -> tuple[Contents, dict[str, Any]]:
 
 def read_states(folder: Path) -> dict[str, Any]:
     """The profile's states: ``{column: {statistic: {array: values}}}``, verified."""
-    members = _members(folder)
+    members = members_of(folder)
     description = _parse(members["bundle.json"], "bundle.json")
     arrays = read_arrays(members["states.npz"], CAPS["states.npz"])
     with sound(folder):
@@ -139,7 +138,7 @@ def sound(folder: Path) -> Iterator[None]:
         raise DataError(f"{folder}: bundle.json does not describe a pipeline: {told}") from error
 
 
-def _members(folder: Path) -> dict[str, bytes]:
+def members_of(folder: Path) -> dict[str, bytes]:
     """The bytes of every member; DataError unless names, sizes and hashes are all right."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a bundle: there is no such folder")
@@ -198,7 +197,7 @@ def _describe(graph: Graph, fitted: Fitted) -> dict[str, Any]:
     for bound in graph.bound:
         steps.append({
             "step": bound.step.name,
-            "config": bound.step.model_dump(mode="json", exclude={"columns"}),
+            "config": bound.step.stored(),
             "input": reference(bound.input), "input_feature": _feature(bound.input.feature),
             "params": bound.step.export(fitted.params[bound.key]),
         })
@@ -222,12 +221,7 @@ def _rebuild(description: dict[str, Any], target: Target) -> tuple[Graph, Fitted
         return Node(f, made[reference[1]], reference[2])
 
     for item in description["steps"]:
-        if item["step"] not in STEPS:
-            raise DataError(f"the bundle has an unknown step {item['step']!r}")
-        try:
-            step = STEPS[item["step"]].model_validate(item["config"])
-        except ValidationError as error:
-            raise DataError(f"the bundle's step {item['step']!r} is malformed: {error}") from None
+        step = StoredStep.of(item["step"], item["config"])
         bound = Bound(step, node(item["input"], item["input_feature"]))
         made.append(bound)
         fitted.params[bound.key] = item["params"]

@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 STYLES = {"ok": "green", "missing": "yellow", "problem": "bold red"}
 
 
-def trained(run: Path) -> Path:
-    """The folder of a run or bundle that the user named; ConfigError where there is none."""
+def trained(run: str | Path) -> Path:
+    """The folder of a run or bundle that the user named, or the bundle of a version in a registry.
+
+    ConfigError where there is none.
+    """
+    from gpupipe.registry import is_reference, resolve
+
+    if is_reference(str(run)):
+        return resolve(run).path
+    run = Path(run)
     if run.is_dir():
         return run
     runs = run.parent if run.parent.is_dir() and run.parent != Path() else Path("runs")

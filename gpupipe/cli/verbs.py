@@ -6,10 +6,13 @@ Rooms are imported inside the verbs, so that ``gpupipe --help`` does not wait fo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from gpupipe.cli import models
+from gpupipe.cli.options import Debug, Json, Trained
+from gpupipe.cli.options import example as _example
 from gpupipe.cli.outcome import Answer
 
 app = typer.Typer(
@@ -18,18 +21,12 @@ app = typer.Typer(
     epilog="Begin with: gpupipe demo. Every command takes --json, --debug and --help.",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 File = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file.")]
 Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds the runs.")]
-Trained = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run's folder (runs/latest), or a bundle's.")
-]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/latest).")]
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, a glob or a folder.")]
 
-
-def _example(line: str) -> dict[str, Any]:
-    return {"epilog": f"Example: {line}"}
+app.add_typer(models.app, name="models")
 
 
 def _version(wanted: bool) -> None:
@@ -198,7 +195,7 @@ def evaluate(
 
 @app.command("show", **_example("gpupipe show runs/latest"))
 def show_run(
-    run: Trained = Path("runs/latest"), json: Json = False, debug: Debug = False
+    run: Run = Path("runs/latest"), json: Json = False, debug: Debug = False
 ) -> Answer:
     """Show a run: its metrics, data, device and timings."""
     from gpupipe import workflow
@@ -230,7 +227,7 @@ def compare(
 
 @app.command(**_example("gpupipe fingerprint runs/latest"))
 def fingerprint(
-    run: Trained = Path("runs/latest"), json: Json = False, debug: Debug = False
+    run: Run = Path("runs/latest"), json: Json = False, debug: Debug = False
 ) -> Answer:
     """Print one hash of all that a run learned before training.
 

@@ -56,8 +56,9 @@ class EnsembleConfig(Section):
     """Whether the best trials and families are put together."""
 
     kind: Literal["auto", "none", "blend", "stack"] = "auto"
-    """auto: a blend after a search, where it is better than the best single model beyond chance;
-    blend (Caruana selection) and stack (a linear model of the predictions) are always made."""
+    """auto: after a search a blend, where it is better out of fold than the best single model
+    (beyond chance, if latency or size are among the objectives); blend (Caruana selection) and
+    stack (a linear model of the predictions) are always made."""
     size: Annotated[int, Field(ge=2)] = 8
     """Members at most."""
 

@@ -41,7 +41,7 @@ from gpupipe.models.trees import (
     leaf,
     restored_trees,
 )
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 if TYPE_CHECKING:
     import catboost
@@ -82,7 +82,7 @@ class CatBoost:
     tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[Needs] = "anything"
     space: ClassVar[Space] = {
-        "learning_rate": Range(0.02, 0.2, log=True), "max_depth": Range(4, 9),
+        "learning_rate": Range(0.05, 0.2, log=True), "max_depth": Range(4, 9),
         "reg_lambda": Range(0.5, 30.0, log=True), "random_strength": Range(0.1, 10.0, log=True),
         "bagging_temperature": Range(0.0, 1.0), "colsample_bylevel": Range(0.3, 1.0),
         "max_bin": OneOf((128, 254)),

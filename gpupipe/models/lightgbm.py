@@ -27,7 +27,7 @@ from gpupipe.models.boosting import Schedule, exact_rounds, schedule
 from gpupipe.models.cuda import require_cpu
 from gpupipe.models.libraries import optional_library
 from gpupipe.models.trees import FittedTrees, Tree, above, booster_of, restored_trees
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 if TYPE_CHECKING:
     import lightgbm
@@ -78,7 +78,7 @@ class LightGBM:
     tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[Needs] = "anything"
     space: ClassVar[Space] = {
-        "learning_rate": Range(0.02, 0.2, log=True), "num_leaves": Range(7, 255, log=True),
+        "learning_rate": Range(0.05, 0.2, log=True), "num_leaves": Range(7, 255, log=True),
         "min_child_samples": Range(5, 200, log=True), "subsample": Range(0.5, 1.0),
         "colsample_bytree": Range(0.3, 1.0), "reg_lambda": Range(0.001, 50.0, log=True),
         "reg_alpha": Range(0.001, 20.0, log=True), "path_smooth": Range(0.001, 10.0, log=True),
@@ -193,13 +193,13 @@ def _boost(
     losses: list[float] = []
     metric, maximise = "", False
     for i in range(plan.rounds):
-        if booster.update():
-            break  # no leaf can be split any more
-        if watched is not None and (i + 1) % every == 0:
+        finished = booster.update()  # no leaf can be split any more
+        if watched is not None and ((i + 1) % every == 0 or (finished and not losses)):
             _, metric, loss, maximise = booster.eval_valid()[-1]
             losses.append(float(loss))
-            if plan.patience.is_over(losses[-1], maximise):
-                break
+        if finished or (losses and (i + 1) % every == 0
+                        and plan.patience.is_over(losses[-1], maximise)):
+            break
     return booster, {"metric": metric, "every": every, "valid": losses, "maximise": maximise}
 
 

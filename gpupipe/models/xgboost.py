@@ -28,7 +28,7 @@ from gpupipe.models.libraries import xgboost_library
 from gpupipe.models.quantised import by_query, in_row_order, labels_of, quantised
 from gpupipe.models.ring import joined, ring
 from gpupipe.models.trees import FittedTrees, outputs_of, restored_trees
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 if TYPE_CHECKING:
     pass
@@ -90,7 +90,7 @@ class XGBoost:
     tasks: ClassVar[tuple[Task, ...]] = (*TASKS, "survival", "hazard", "ranking")
     needs: ClassVar[Needs] = "anything"
     space: ClassVar[Space] = {
-        "learning_rate": Range(0.02, 0.2, log=True), "max_depth": Range(3, 10),
+        "learning_rate": Range(0.05, 0.2, log=True), "max_depth": Range(3, 10),
         "min_child_weight": Range(0.5, 50.0, log=True), "subsample": Range(0.5, 1.0),
         "colsample_bytree": Range(0.3, 1.0), "reg_lambda": Range(0.01, 50.0, log=True),
         "reg_alpha": Range(0.001, 20.0, log=True), "max_bin": OneOf((256, 512)),

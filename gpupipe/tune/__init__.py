@@ -58,8 +58,8 @@ def choose(
 ) -> Chosen:
     """Search, and put the best trials together where the pipeline file says so.
 
-    With ``ensemble: auto`` the blend is taken where it is better than the best trial beyond
-    chance; one that was asked for by name is taken in any case.
+    With ``ensemble: auto`` the blend is taken where it is better than the best trial, beyond
+    chance if latency or size count too; one that was asked for by name is taken in any case.
     """
     rules, config = ready.config.ensemble, ready.config
 
@@ -76,4 +76,6 @@ def choose(
                 "stack" if rules.kind == "stack" else "blend", found, truth, ready.target.task,
                 size=rules.size, confidence=config.evaluate.confidence,
                 resamples=config.evaluate.resamples, seed=config.seed)
-    return Chosen(found, tried, tried is not None and (rules.kind != "auto" or tried.better))
+    taken = tried is not None and (rules.kind != "auto" or tried.better(
+        beyond_chance=len(config.tune.objectives) > 1))
+    return Chosen(found, tried, taken)

@@ -4,7 +4,9 @@ A blend is the greedy selection of Caruana, Niculescu-Mizil, Crew and Ksikes ("E
 from libraries of models", ICML 2004, section 2): beginning with the best model, the one that
 lowers the loss of the mean most is added, again and again, with replacement. A stack is a linear
 model of the same members' predictions (Wolpert 1992; Breiman 1996). What either of them brings
-is judged honestly: the weights that a fold's rows are judged by were found on the other folds.
+is judged honestly: the weights that a fold's rows are judged by were found on the other folds, and
+so was the single trial that they are held against. (The best of many trials on all rows owes some
+of its score to luck on these very rows: against that one nothing looks better.)
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.evaluate.scores import Score, paired_difference
+from gpupipe.evaluate.metrics import Metric
+from gpupipe.evaluate.scores import Score, evaluate, paired_difference
 from gpupipe.models import FittedModel
 from gpupipe.models.ensemble import FittedEnsemble, How, Rule, log_odds, log_of
 from gpupipe.steps.graph import Fitted, Graph, Node, feature_names
@@ -41,8 +44,8 @@ class Ensemble:
     ----------
     members : of the final rule, greatest weight first.
     oof : its predictions for the out-of-fold rows, by weights found on the other folds.
-    gain : how much better it is than the best single trial: the paired difference of the
-        metric, so oriented that more is better.
+    gain : how much better it is than the best single trial, both chosen on the other folds: the
+        paired difference of the metric, so oriented that more is better.
     """
 
     rule: Rule
@@ -51,10 +54,10 @@ class Ensemble:
     gain: Score
     metric: str
 
-    @property
-    def better(self) -> bool:
-        """Whether it is better than the best single trial beyond chance."""
-        return self.gain.low is not None and self.gain.low > 0
+    def better(self, *, beyond_chance: bool) -> bool:
+        """Whether it is better than the best single trial: most likely, or ``beyond_chance``."""
+        gain = self.gain.low if beyond_chance else self.gain.value
+        return gain is not None and gain > 0
 
     def to_json(self) -> dict[str, Any]:
         """For the record of the run."""
@@ -78,21 +81,35 @@ def ensemble(
     if len(library) < 2:
         return None
     predictions = [np.asarray(t.oof, dtype=float) for t in library]
-    oof = np.empty_like(predictions[0])
+    oof, alone = np.empty_like(predictions[0]), np.empty_like(predictions[0])
     for k in np.unique(truth.fold):
         inside = truth.fold == k
+        best = _best(found.metric, predictions, truth, ~inside, task)
+        alone[inside] = predictions[best][inside]
         rule, chosen = _rule(how, [p[~inside] for p in predictions], truth.target[~inside],
                              None if truth.weight is None else truth.weight[~inside], task, size)
         oof[inside] = rule.combine([predictions[i][inside] for i in chosen])
     rule, chosen = _rule(how, predictions, truth.target, truth.weight, task, size)
     sign = 1 if found.metric.greater_is_better else -1
     gain = paired_difference(
-        task, found.metric.name, truth.target, oof, predictions[0],  # type: ignore[arg-type]
+        task, found.metric.name, truth.target, oof, alone,  # type: ignore[arg-type]
         weight=truth.weight, confidence=confidence, resamples=resamples, seed=seed)
     if sign < 0 and gain.value is not None:
         gain = Score(-gain.value, None if gain.high is None else -gain.high,
                      None if gain.low is None else -gain.low, gain.note)
     return Ensemble(rule, [library[i] for i in chosen], oof, gain, found.metric.name)
+
+
+def _best(
+    metric: Metric, predictions: Sequence[np.ndarray], truth: Truth, rows: np.ndarray, task: str
+) -> int:
+    """Which prediction is best on some of the rows; of equal ones the first."""
+    y, weight = truth.target[rows], None if truth.weight is None else truth.weight[rows]
+    sign = 1 if metric.greater_is_better else -1
+    values = [evaluate(task, y, p[rows], weight=weight,  # type: ignore[arg-type]
+                       metrics=[metric.name], resamples=0)[metric.name].value
+              for p in predictions]
+    return int(np.argmax([-np.inf if v is None else sign * v for v in values]))
 
 
 def _rule(

@@ -31,7 +31,10 @@ KEPT = 25
 KEPT_OF_A_FAMILY = 3
 """And those of so many of each family: an ensemble is better for what is different."""
 SLOWER = 0.25
-"""The last trial is the best boosted one with steps this much smaller, and so more of them."""
+"""The last trials are the best of each boosted family with steps this much smaller, and so more of
+them: what is searched with large steps is found sooner, and holds for small ones."""
+LAST = 10
+"""One trial in so many, at most, is such a last one; of a budget without a number, one in all."""
 
 
 @dataclass
@@ -109,15 +112,16 @@ class Search:
         if not tune.wanted and sampler.size is None:
             limit = len(self.space.families)  # an ensemble of families as they are
         polished = sampler.size is None and (limit is None or limit > len(self.space.families) + 1)
-        searched = None if limit is None else limit - (polished and limit is not None)
+        last = max(1, (limit or 0) // LAST) if polished else 0
         with stage(self.progress, "search", limit or 0, "trials") as advance:
-            self._search(sampler, searched, advance)
-            slower = self._slower() if polished else None
-            if polished and slower is None:  # nothing boosted: the last trial is like the others
-                self._search(sampler, limit, advance)
+            self._search(sampler, None if limit is None else limit - last, advance)
+            slower = self._slower()[:last]
+            if limit is not None and len(slower) < last:  # more trials like the others, instead
+                self._search(sampler, limit - len(slower), advance)
+                slower = self._slower()[:len(slower)]
             units, seconds = self.units, self.seconds
-            if slower is not None:
-                self._keep(self._one(Trial.of(len(self.trials), slower)))
+            for proposal in slower:
+                self._keep(self._one(Trial.of(len(self.trials), proposal)))
                 advance(1)
         best = self._chosen()
         kept = {t.number: self.shop.candidate(t.proposal) for t in self.trials if t.oof is not None}
@@ -200,16 +204,16 @@ class Search:
             if i >= KEPT and better >= KEPT_OF_A_FAMILY:
                 other.oof = None
 
-    def _slower(self) -> Proposal | None:
-        """The best boosted trial with smaller steps."""
+    def _slower(self) -> list[Proposal]:
+        """The best trial of each boosted family with smaller steps, the best family first."""
+        found: dict[str, Proposal] = {}
         for trial in ranked([t for t in self.trials if t.score is not None], self.metric):
-            step = model_of(trial.kind, trial.params)
-            rate = getattr(step, "params", {}).get("learning_rate")
-            if trial.rounds and rate and "learning_rate" not in self.space.fixed.get(trial.kind,
-                                                                                     {}):
-                return Proposal(trial.kind, {**trial.params, "learning_rate": rate * SLOWER},
-                                trial.features)
-        return None
+            rate = getattr(model_of(trial.kind, trial.params), "params", {}).get("learning_rate")
+            own = "learning_rate" in self.space.fixed.get(trial.kind, {})
+            if trial.rounds and rate and not own and trial.kind not in found:
+                found[trial.kind] = Proposal(
+                    trial.kind, {**trial.params, "learning_rate": rate * SLOWER}, trial.features)
+        return list(found.values())
 
     def _chosen(self) -> Trial:
         """The best trial; with other objectives the cheapest that is not worse beyond chance."""

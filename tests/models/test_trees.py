@@ -225,6 +225,14 @@ def test_a_class_that_no_row_has_is_never_predicted(kind, task):
         assert scores[:, 1].max() < 0.02
 
 
+def test_lightgbm_that_can_split_nothing_has_a_curve_all_the_same():
+    train = problem("binary", 40)
+    model = model_of("lightgbm", {"min_child_samples": 100}).fit(
+        train, train, TARGETS["binary"], Training(0, 1))
+    assert model.rounds == 1 and len(model.curve["valid"]) == 1
+    assert np.ptp(predict(model, train)) == 0
+
+
 @pytest.mark.parametrize("kind", ["lightgbm", "catboost"])
 class TestRounds:
     def test_training_stops_early_at_the_validation_part_and_keeps_its_curve(self, kind):

@@ -1,0 +1,19 @@
+"""Options and arguments that verbs share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Trained = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A run's folder (runs/latest), a bundle's, or a "
+                        "version in a registry: REGISTRY/NAME@ALIAS.")
+]
+
+
+def example(line: str) -> dict[str, Any]:
+    """What a verb's help ends with."""
+    return {"epilog": f"Example: {line}"}
