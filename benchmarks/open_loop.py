@@ -11,7 +11,7 @@ latency", 2015; the remedy is that of his wrk2). Where every connection is busy,
 in the generator, and that wait is part of its latency.
 
 One process and one thread over epoll, so that a core does several times what a Python server can
-take. How late it sends although a connection is free is reported as `lag`: the generator's own part.
+take. How late it sends although a connection is free is reported as `lag`: the generator's part.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class Generator:
             return False
         status = int(data[9:12])
         out.status[connection.index] = status
-        if len(out.samples) < 8 or status != 200 and len(out.samples) < 16:
+        if len(out.samples) < (8 if status == 200 else 16):
             out.samples[connection.index] = data[head + 4 :]
         return True
 

@@ -1,13 +1,13 @@
-"""gpupipe's server beside `mlflow models serve` and a FastAPI app of the usual kind, under open-loop load.
+"""gpupipe's server beside `mlflow models serve` and a FastAPI app of the usual kind, under load.
 
     python3 -m venv rival && rival/bin/pip install mlflow xgboost fastapi "uvicorn[standard]"
     python benchmarks/serving.py --data ../shared/data --rival-python rival/bin/python \\
         --out benchmarks/results/serving.json
 
-All serve a model of the same kind of the adult table: one-hot and target encodings, 500 trees. For each
-contender the rate of requests (open_loop.py, Poisson arrivals, keep-alive connections on loopback) is
-stepped up and down to find the highest at which the p99 of latency, counted from when each request was
-due, stays within each bound and no request fails.
+All serve a model of the same kind of the adult table: one-hot and target encodings, 500 trees. For
+each contender the rate of requests (open_loop.py: an open loop, Poisson arrivals, keep-alive
+connections on loopback) is stepped up and down to find the highest at which the p99 of latency,
+counted from when each request was due, stays within each bound and no request fails.
 
 In the first turn every configuration of every contender is tried (workers; a rival's function in a
 thread or in the event loop); from the second on, the one that kept the highest rate stands for its
@@ -275,11 +275,15 @@ def one_turn(
     finally:
         os.sched_setaffinity(0, set(cores))
     return {"contender": contender.name, "how": contender.how, "rows": rows,
-            "load": round(os.getloadavg()[0], 2), "first": sum(first, []),
+            "load": round(os.getloadavg()[0], 2), "first": [p for one in first for p in one],
             "kept": {f"{b:g}": kept(steps, b) for b in args.bounds}, "steps": steps}
 
 
 # The comparison --------------------------------------------------------------------------------
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return round(statistics.median(values), 3) if values else None
 
 
 def rate_of(turn: Result, bound: float) -> float:
@@ -288,7 +292,7 @@ def rate_of(turn: Result, bound: float) -> float:
 
 
 def compared(turns: Sequence[Result], rows: int, bounds: Sequence[float]) -> Result:
-    """For each bound and contender the medians over the turns, and gpupipe's ratio to each rival."""
+    """For each bound and contender the medians over the turns, and the ratio to each rival."""
     best = chosen(turns, rows, bounds)
     out: Result = {}
     for bound in bounds:
@@ -299,7 +303,7 @@ def compared(turns: Sequence[Result], rows: int, bounds: Sequence[float]) -> Res
             table[name] = {
                 "how": how, "turns": len(own), "per_turn": [rate_of(t, bound) for t in own],
                 "per_s": statistics.median(rate_of(t, bound) for t in own),
-            } | {key: round(statistics.median(f[key] for f in found if f), 3) if any(found) else None
+            } | {key: _median([f[key] for f in found if f])
                  for key in ("p50_ms", "p99_ms", "p999_ms", "others_cpu")}
         for rival in set(table) - {"gpupipe"} if "gpupipe" in table else ():
             least = table[rival]["per_s"]
@@ -393,7 +397,7 @@ def main() -> int:
 
 
 def told(whole: Result) -> Result:
-    """Without the answers that were looked at: how far apart those of the contenders are instead."""
+    """How far apart the contenders' answers are, in place of the answers that were looked at."""
     first = {t["contender"]: np.array(t["first"]) for t in whole["turns"]}
     apart = {f"{a} - {b}": float(np.abs(first[a] - first[b]).mean())
              for a in first for b in first if a < b and len(first[a]) == len(first[b])}

@@ -2,9 +2,9 @@
 
 python benchmarks/rivals/adult_model.py adult.data FOLDER
 
-Of the same kind as benchmarks/pipelines/adult_serving.yaml: the same columns one-hot and target-encoded,
-numbers as they are, 500 trees of depth 6. FOLDER gets `model.joblib` for fastapi_app.py and `mlflow`, a
-model of mlflow's with the signature that its documentation recommends.
+Of the same kind as benchmarks/pipelines/adult_serving.yaml: the same columns one-hot and
+target-encoded, numbers as they are, 500 trees of depth 6. FOLDER gets `model.joblib` for
+fastapi_app.py and `mlflow`, a model of mlflow's with the signature that its pages recommend.
 """
 
 import sys
