@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gpupipe.cli import experiment, models, serving
+from gpupipe.cli import experiment, models, serving, skew
 from gpupipe.cli import monitor as monitoring
 from gpupipe.cli.options import Debug, Json, Trained
 from gpupipe.cli.options import example as _example
@@ -32,6 +32,8 @@ app.add_typer(experiment.app, name="experiment")
 app.command(**_example("gpupipe serve runs/latest --port 8000 --workers 2"))(serving.serve)
 app.command(**_example("gpupipe monitor runs/latest logs/ --window 1d --history watched"))(
     monitoring.monitor)
+app.command(**_example("gpupipe skew models/churn predictions --source features.parquet --key id"))(
+    skew.skew)
 
 
 def _version(wanted: bool) -> None:
