@@ -56,7 +56,6 @@ def monitor(
     return Answer(found, lambda: show_monitor.verdict(verdict), verdict.code)
 
 
-@app.command("monitor-files", **_example("gpupipe monitor-files monitoring/"))
 def monitor_files(
     output: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write them.")],
     json: Json = False, debug: Debug = False,
@@ -66,10 +65,9 @@ def monitor_files(
     from gpupipe.console import say
 
     made = room.write_files(output)
-    return Answer({"files": made}, lambda: [say(str(path)) for path in made] and None)
+    return Answer({"files": made}, lambda: say("\n".join(map(str, made))))
 
 
-@app.command(**_example("gpupipe dashboard watched --output dashboard.html"))
 def dashboard(
     history: Annotated[Path, typer.Argument(metavar="HISTORY", help="The history's folder.")],
     output: Annotated[Path, typer.Option(help="The page to write.")] = Path("dashboard.html"),

@@ -4,7 +4,7 @@ An alert is known by what it is about (a column, a slice, a metric), not by its 
 when it first fires, when its state changes, and when it is over; firing again is none. It is over
 when a judged window says so: where there is nothing to judge, it stays open.
 
-    alerts.json      in the history's folder: the open alerts, the last events, what is still to send
+    alerts.json      in the history's folder: open alerts, the last events, what is still to send
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _news(state: dict[str, Any], verdict: Verdict) -> list[dict[str, Any]]:
 
 
 def over(key: str, verdict: Verdict) -> bool:
-    """Whether the windows that may raise an alert judged what it is about (and did not raise it)."""
+    """Whether the windows that may raise it have judged what it is about."""
     if key == "window":
         return bool(verdict.judged)
     quality = verdict.quality.get("windows") or {}

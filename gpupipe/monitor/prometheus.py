@@ -76,8 +76,8 @@ def exposition(verdict: Verdict, now: float | None = None) -> str:
     lines: dict[str, list[str]] = defaultdict(list)
     for name, value, labels in samples(verdict, time.time() if now is None else now):
         if value is not None:
-            text = ",".join(f'{k}="{_escaped(v)}"' for k, v in {**own, **labels}.items())
-            lines[name].append(f"{name}{{{text}}} {float(value)!r}")
+            about = ",".join(f'{k}="{_escaped(v)}"' for k, v in {**own, **labels}.items())
+            lines[name].append(f"{name}{{{about}}} {float(value)!r}")
     text = [line for name, about in METRICS.items() if name in lines
             for line in (f"# HELP {name} {about}", f"# TYPE {name} gauge", *lines[name])]
     return "\n".join(text) + "\n"

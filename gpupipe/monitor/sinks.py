@@ -9,6 +9,7 @@ Signatures are those of Standard Webhooks (github.com/standard-webhooks, spec of
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import hmac
 import http.client
@@ -87,6 +88,7 @@ def append(path: Path, lines: str) -> None:
     try:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
+            fcntl.flock(file, fcntl.LOCK_EX)
             end = os.fstat(file).st_size
             # What was cut short before (a full disk) must not swallow the next line.
             cut = end > 0 and os.pread(file, 1, end - 1) != b"\n"

@@ -56,7 +56,8 @@ def keys(message: dict, status: str) -> set[str]:
 
 def test_an_alert_is_told_once_until_it_is_over(bundle, tmp_path):
     with receiver() as hook:
-        config = rules({"webhook": {"url": hook.url}}, {"file": {"path": str(tmp_path / "a.jsonl")}})
+        config = rules({"webhook": {"url": hook.url}},
+                       {"file": {"path": str(tmp_path / "a.jsonl")}})
 
         def watched(data):
             return monitor(bundle, data, history=tmp_path / "h", rules=config)
