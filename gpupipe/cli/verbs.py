@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from gpupipe.cli import models, serving
+from gpupipe.cli import monitor as monitoring
 from gpupipe.cli.options import Debug, Json, Trained
 from gpupipe.cli.options import example as _example
 from gpupipe.cli.outcome import Answer
@@ -28,6 +29,8 @@ Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, a glob or
 
 app.add_typer(models.app, name="models")
 app.command(**_example("gpupipe serve runs/latest --port 8000 --workers 2"))(serving.serve)
+app.command(**_example("gpupipe monitor runs/latest logs/ --window 1d --history watched"))(
+    monitoring.monitor)
 
 
 def _version(wanted: bool) -> None:
