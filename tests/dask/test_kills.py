@@ -25,6 +25,8 @@ from gpupipe.engine.cluster import Cluster, local_cluster
 from gpupipe.engine.dask import DaskEngine
 from gpupipe.timings import Timings
 
+pytestmark = pytest.mark.long
+
 KILLS = int(os.environ.get("GPUPIPE_KILLS", "1"))
 """Kills in each stage; set it to 20 for the long version."""
 STAGES = ("profile", "learn the steps", "folds", "final training")
