@@ -11,7 +11,7 @@ from gpupipe.engine.choose import Choice
 from gpupipe.engine.memory import Layout
 from gpupipe.folds import model_scope, processes_of, rounds_of
 from gpupipe.prepare import Prepared
-from gpupipe.steps.graph import Graph, feature_names
+from gpupipe.steps.graph import Graph, feature_names, levels
 from gpupipe.steps.scan import Unscanned, learn
 from gpupipe.training import TOLERANCE, manner
 from gpupipe.tune.space import families_of
@@ -106,7 +106,7 @@ def make_plan(
 ) -> Plan:
     """The plan for a pipeline whose features are bound."""
     steps = [f"{s.name} on {_short(list(i))}" for s, i, _ in graph.stages if i]
-    return Plan(choice, rows, columns, len(graph.outputs), graph.levels(), steps, folds + 1,
+    return Plan(choice, rows, columns, len(graph.outputs), levels(graph), steps, folds + 1,
                 layout, stages, search)
 
 

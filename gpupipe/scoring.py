@@ -367,33 +367,35 @@ def _opened(
 
     ``judging`` are the types of the columns that the model is judged by.
     """
-    info = bundle.info
-    reader = info["reader"]
     types: dict[str, str] = {f.name: f.dtype for f in bundle.schema}
     types |= judging or {}
     with tempfile.TemporaryDirectory(prefix="gpupipe-") as cache:
-        options: dict[str, Any] = {
-            "cache": Path(cache), "missing": info["missing"], "format": "auto",
-            "delimiter": reader["delimiter"], "encoding": reader["encoding"],
-            "header": reader["header"], "max_bad_share": reader["max_bad_share"],
-        }
         try:
-            dataset = _ingest(source, types, types=dict(types), **options)
+            dataset = read_as(bundle.info, source, types, Path(cache), types)
         except ConfigError:
             # A pinned column that is not there: say so as scoring would.
-            dataset = _ingest(source, types, **options)
+            dataset = read_as(bundle.info, source, types, Path(cache))
             _check_columns(bundle, dataset, judging or ())
             raise
         _check_columns(bundle, dataset, judging or ())
         yield dataset
 
 
-def _ingest(source: object, needed: Collection[str], **options: Any) -> Dataset:
-    """`ingest`, but for the columns that cannot be read and that the model does not need."""
-    drop: list[str] = []
+def read_as(
+    info: Mapping[str, Any], source: object, needed: Collection[str], cache: Path,
+    types: Mapping[str, str] | None = None,
+) -> Dataset:
+    """A source read with the options of a bundle's training data (``info``), in these types.
+
+    Columns that cannot be read and are not ``needed`` are left out.
+    """
+    reader, drop = info["reader"], list[str]()
     while True:
         try:
-            return ingest(source, drop=drop, **options)
+            return ingest(
+                source, cache=cache, types=dict(types or {}), missing=info["missing"], drop=drop,
+                delimiter=reader["delimiter"], encoding=reader["encoding"],
+                header=reader["header"], max_bad_share=reader["max_bad_share"])
         except NotPlain as error:
             if error.column in needed:
                 raise

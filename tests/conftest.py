@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from gpupipe.engine.machine import cuda_devices
 
-# Waiting OpenMP threads would take the cores from what else runs (see `models.libraries`).
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# OpenMP threads that spin while they wait take the cores from the other tests' (and the product's
+# short spin is still ten times what training on these small tables takes; see `models.libraries`).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Each of the many processes that tests start would compile the whole package anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -30,6 +30,8 @@ from gpupipe.steps import STEPS, Feature, categorical, numeric, structure
 from gpupipe.steps.base import ROLES, select
 from gpupipe.steps.graph import bind
 from gpupipe.steps.profile import Profile, take_profile
+from gpupipe.transforms import TRANSFORMS
+from gpupipe.transforms import numeric as transforms
 from gpupipe.workflow import RunResult
 
 ROOT = Path(gpupipe.__file__).parents[1]
@@ -339,7 +341,7 @@ DESIGN = (ROOT / "docs" / "design.md").read_text()
 
 def test_the_step_of_the_design_page_works_as_written():
     (text,) = blocks(section(DESIGN, "Adding a step"), "python")
-    names = {**vars(numeric), **vars(categorical)}
+    names = {**vars(transforms), **vars(numeric), **vars(categorical)}
     try:
         exec(text, names)
         sample = random_sample(300, seed=5)
@@ -354,6 +356,7 @@ def test_the_step_of_the_design_page_works_as_written():
         assert bind(sample.features, [make("max_scale")], BINARY)
     finally:
         STEPS.pop("max_scale", None)
+        TRANSFORMS.pop("max_scale", None)
 
 
 def test_the_metric_of_the_design_page_equals_scikit_learns():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as unshown
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from gpupipe.bundle.store import Contents, read, sound
 from gpupipe.data.normalise import logical_type, normalise
 from gpupipe.data.schema import ARROW_TYPES, Schema
 from gpupipe.engine.collections import is_collection, map_rows
-from gpupipe.engine.frames import PandasFrames
+from gpupipe.engine.frames import NumpyFrames
 from gpupipe.errors import DataError, did_you_mean
 from gpupipe.models.unsupervised import typed
-from gpupipe.steps.graph import Batch, feature_names, matrix
+from gpupipe.scorer.rows import RowPath, Unfit, held_against
+from gpupipe.transforms.graph import Batch, feature_names, matrix
 
 BATCH_ROWS = 131_072
+FEW_RECORDS = 32
+"""So many records are scored one by one; a table of more takes less time a row."""
 SCORE_TOLERANCE = 1e-6
 """How far a golden row's score may be off: trees add float32 numbers, in an order that a
 processor may choose. Features must agree to the bit."""
@@ -146,12 +150,53 @@ class Bundle:
 
     def predict_one(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """One record's prediction: ``{"prediction", "probability" or "probabilities"}``."""
+        rows = self._rows
+        if rows.plain is not None:
+            try:
+                return rows.plain(record)
+            except Unfit:
+                pass
         return self.predict_records([record])[0]
 
     def predict_records(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Predictions of records: mappings from column name to value; null for missing."""
-        table = records_table(records, self.schema)
-        return self.described(*self.scored(table))
+        return self.described(*self.scored_records(records))
+
+    def scored_records(
+        self, records: Sequence[Mapping[str, Any]]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Scores and bounds of records, as `scored` gives them for a table of them.
+
+        Raises DataError naming record and column where a value does not fit.
+        """
+        path = self._rows.path
+        if path is not None and 0 < len(records) <= FEW_RECORDS:
+            try:
+                scores, bounds = zip(*map(path.scored, records), strict=True)
+            except Unfit:
+                pass
+            else:
+                return np.concatenate(scores), (
+                    None if bounds[0] is None else np.concatenate(bounds))
+        return self.scored(records_table(records, self.schema))
+
+    @property
+    def row_path(self) -> str:
+        """Which way one record goes: ``compiled``, ``library`` or ``batch`` (`scorer.rows.How`)."""
+        return self._rows.how
+
+    @property
+    def row_path_reason(self) -> str:
+        """What keeps rows from being compiled through and through; empty where nothing does."""
+        return self._rows.why
+
+    @cached_property
+    def _rows(self) -> Rows:
+        return rows_of(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is compiled is compiled anew where a bundle is sent.
+        return {k: v for k, v in self.__dict__.items() if k != "_rows"}
 
     def described(
         self, scores: np.ndarray, bounds: np.ndarray | None = None
@@ -195,7 +240,7 @@ class Bundle:
 
     def _matrices(self, table: pa.Table) -> Iterator[np.ndarray]:
         table = self.typed(table)
-        fx = PandasFrames()
+        fx = NumpyFrames()
         for start in range(0, max(table.num_rows, 1), BATCH_ROWS):
             piece = table.slice(start, BATCH_ROWS)
             frame = fx.frame(piece)
@@ -240,7 +285,69 @@ def load(path: str | Path) -> Bundle:
         if bundle.coverage is not None and not hasattr(contents.model, "bounds"):
             raise ValueError("intervals without a model of them")
         replay(bundle, golden)
+        bundle.__dict__["_rows"] = rows_of(bundle, golden_table(bundle, golden).to_pylist())
     return bundle
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How a bundle scores one record.
+
+    Attributes
+    ----------
+    path : the compiled row path; None where rows go the batch path.
+    how, why : as of `Bundle.row_path`.
+    plain : from a record to its prediction, where that is a label and its probability, or a value.
+    """
+
+    path: RowPath | None
+    how: str
+    why: str
+    plain: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+
+
+def rows_of(bundle: Bundle, records: Sequence[dict[str, Any]] = ()) -> Rows:
+    """The row path of a bundle, if it scores ``records``, and what they become without some of
+    their values, to the last bit as the batch path does."""
+    contents, bounded = bundle.contents, bundle.coverage is not None
+    try:
+        path = RowPath(contents.schema, contents.graph, contents.fitted, contents.model, bounded)
+        tried = [*records, *_odd(records, bundle.schema)]
+        differs = held_against(path, tried, lambda r: bundle.scored(
+            records_table(r, bundle.schema))) if tried else ""
+    except Unfit:
+        differs = "a value of the golden rows is not plainly of its type"
+    except Exception as error:  # whatever it is, the batch path has no part in it
+        differs = f"rows cannot be compiled: {error!r}"[:300]
+    if differs:
+        return Rows(None, "batch", differs)
+    return Rows(path, path.how, path.why, _plain_of(bundle, path))
+
+
+def _odd(records: Sequence[dict[str, Any]], schema: Schema) -> Iterator[dict[str, Any]]:
+    """Records like these without a value, one column after another, and of levels never seen."""
+    for i, field in enumerate(schema if records else ()):
+        record = dict(records[i % len(records)])
+        yield record | {field.name: None}
+        if field.dtype == "string":
+            yield record | {field.name: "\0 never seen"}
+        elif field.dtype in ("float64", "int64"):
+            yield record | {field.name: -987_654_321}
+    if records:
+        yield dict.fromkeys(schema.names)
+
+
+def _plain_of(bundle: Bundle, path: RowPath) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    classes, threshold, scored = bundle.classes, bundle.threshold, path.scored
+    if bundle.outputs or bundle.coverage is not None or len(classes) > 2:
+        return lambda record: bundle.described(*scored(record))[0]
+    if not classes:
+        return lambda record: {"prediction": float(scored(record)[0][0])}
+
+    def two(record: Mapping[str, Any]) -> dict[str, Any]:
+        p = float(scored(record)[0][0])
+        return {"prediction": classes[p > threshold], "probability": p}
+    return two
 
 
 def golden_rows(bundle: Bundle, table: pa.Table) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
     bundle.json    what it is: schema, features, learned numbers, model, provenance
     arrays.npz     the arrays that bundle.json names
-    states.npz     the profile's states: the data contract and the reference for drift
+    states.npz     the profile's states: the data contract and the reference for drift; and those
+                   of the predictions that no training saw
     golden.json    raw rows with the features and scores they must give
     hashes.json    the SHA-256 and size of every other member
 
@@ -22,14 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.data.schema import Schema
 from gpupipe.errors import DataError, GpupipeError
 from gpupipe.models import FittedModel, packed, restored
-from gpupipe.steps import STEPS, Feature, Target
-from gpupipe.steps.graph import Bound, Fitted, Graph, Node
+from gpupipe.transforms.base import Feature, StoredStep, Target
+from gpupipe.transforms.graph import Bound, Fitted, Graph, Node
 
 CLASSES = {"binary": (2, 2), "multiclass": (2, 1 << 20), "regression": (0, 0),
            "survival": (0, 0), "hazard": (0, 0), "ranking": (0, 0), "unsupervised": (0, 0)}
@@ -85,6 +85,16 @@ def write(folder: Path, contents: Contents, states: dict[str, Any], golden: dict
     temporary.rename(folder)
 
 
+def version_of(folder: Path) -> str:
+    """What a bundle is called that has no version in a registry: the beginning of the SHA-256 of
+    its ``hashes.json``, which has the hash of every other member. DataError where there is none."""
+    try:
+        return hashlib.sha256((folder / "hashes.json").read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise DataError(f"this is no bundle: hashes.json: {error.strerror or error}",
+                        where=str(folder)) from None
+
+
 def read(folder: Path) -> tuple[Contents, dict[str, Any]]:
     """The contents of a bundle and its golden rows, after every check but their replay.
 
@@ -119,7 +129,10 @@ def read(folder: Path) -> tuple[Contents, dict[str, Any]]:
 
 
 def read_states(folder: Path) -> dict[str, Any]:
-    """The profile's states: ``{column: {statistic: {array: values}}}``, verified."""
+    """The profile's states: ``{column: {statistic: {array: values}}}``, verified.
+
+    Under ``$prediction`` those of the predictions, where there are any: see `decide.predicted`.
+    """
     members = members_of(folder)
     description = _parse(members["bundle.json"], "bundle.json")
     arrays = read_arrays(members["states.npz"], CAPS["states.npz"])
@@ -198,7 +211,7 @@ def _describe(graph: Graph, fitted: Fitted) -> dict[str, Any]:
     for bound in graph.bound:
         steps.append({
             "step": bound.step.name,
-            "config": bound.step.model_dump(mode="json", exclude={"columns"}),
+            "config": bound.step.stored(),
             "input": reference(bound.input), "input_feature": _feature(bound.input.feature),
             "params": bound.step.export(fitted.params[bound.key]),
         })
@@ -222,12 +235,7 @@ def _rebuild(description: dict[str, Any], target: Target) -> tuple[Graph, Fitted
         return Node(f, made[reference[1]], reference[2])
 
     for item in description["steps"]:
-        if item["step"] not in STEPS:
-            raise DataError(f"the bundle has an unknown step {item['step']!r}")
-        try:
-            step = STEPS[item["step"]].model_validate(item["config"])
-        except ValidationError as error:
-            raise DataError(f"the bundle's step {item['step']!r} is malformed: {error}") from None
+        step = StoredStep.of(item["step"], item["config"])
         bound = Bound(step, node(item["input"], item["input_feature"]))
         made.append(bound)
         fitted.params[bound.key] = item["params"]

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from gpupipe.config import EngineConfig
 from gpupipe.config.units import bytes_of
 from gpupipe.engine.base import Engine
-from gpupipe.engine.frames import Frames, PandasFrames
+from gpupipe.engine.frames import Frames
 from gpupipe.engine.gpu import Gpu, look
 from gpupipe.engine.local import BATCH_ROWS, LocalEngine
 from gpupipe.engine.machine import cores, cuda_devices
 from gpupipe.engine.memory import SHARE, Memory, default_limit
+from gpupipe.engine.pandas import PandasFrames
 from gpupipe.errors import ConfigError, EnvironmentFault
 
 if TYPE_CHECKING:

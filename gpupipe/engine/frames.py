@@ -6,8 +6,9 @@ work is array arithmetic in ``fx.xp`` (NumPy or CuPy) and reads the same for bot
 never enter the arrays: a string column is int32 codes into the batch's distinct values,
 which live on the host as an Arrow array, because there are few of them.
 
-What both libraries agree on is written once, in `ArrayFrames`. What they do not agree on is
-written twice, in `PandasFrames` here and in `cudf.CudfFrames`, with the reason beside it.
+What all libraries agree on is written once, in `ArrayFrames`. What they do not agree on is
+written for each: in `pandas.PandasFrames` and `cudf.CudfFrames`, which train, with the reason
+beside it, and in `NumpyFrames` here, which scores where neither of them is installed.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpupipe.engine.calendar import calendar_part
 from gpupipe.engine.hashing import MISSING_HASH, hash_numbers, hash_strings
 
 Array = Any
@@ -72,7 +73,7 @@ class Block:
 
 
 class Frames(Protocol):
-    """What an engine must offer; `PandasFrames` is the reference.
+    """What an engine must offer; `pandas.PandasFrames` is the reference.
 
     Attributes
     ----------
@@ -269,8 +270,8 @@ class ArrayFrames(ABC):
         return array
 
 
-class PandasFrames(ArrayFrames):
-    """The frame layer on pandas and NumPy."""
+class NumpyFrames(ArrayFrames):
+    """The frame layer on NumPy and Arrow alone: what scores where there is no pandas."""
 
     xp: Any = np
     device = "cpu"
@@ -278,19 +279,14 @@ class PandasFrames(ArrayFrames):
     read_parquet: Callable[[str, int, Sequence[str]], Frame] | None = None
 
     def _distinct(self, values: Array, missing: Array | None) -> tuple[Array, pa.Array]:
-        # By a hash table: in the order in which values come. On a GPU sorting is faster.
-        codes, uniques = pd.factorize(values, use_na_sentinel=True)
-        if values.dtype.kind == "i":
-            uniques = uniques.astype("int64", copy=False)
-        if missing is not None:
-            codes = np.where(missing, MISSING, codes)
-        return codes, pa.array(uniques)
+        # Narrower integers are widened, as pandas' are; NaN is a null, and has no value.
+        values = values.astype("int64", copy=False) if values.dtype.kind == "i" else values
+        encoded = pa.array(values, mask=missing, from_pandas=True).dictionary_encode()
+        return encoded.indices.fill_null(MISSING).to_numpy(), encoded.dictionary
 
     def calendar(self, column: Column, part: str) -> Column:
         """Part ``part`` (one of `CALENDAR_PARTS`) of a timestamp, as an int64 column, in UTC."""
-        times = pd.Series(column.values.view("datetime64[us]"))
-        values = getattr(times.dt, part).to_numpy().astype("int64")
-        return Column("int64", values, column.missing)
+        return Column("int64", calendar_part(column.values, part, np), column.missing)
 
 
 def width_of(low: int, high: int) -> str:

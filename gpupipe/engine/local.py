@@ -14,9 +14,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import reduce
 from typing import Any, TypeVar
 
-from gpupipe.engine.frames import Frames, PandasFrames
+from gpupipe.engine.frames import Frames
 from gpupipe.engine.machine import cores
 from gpupipe.engine.memory import Memory, default_limit
+from gpupipe.engine.pandas import PandasFrames
 from gpupipe.errors import EnvironmentFault
 
 P = TypeVar("P")

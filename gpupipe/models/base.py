@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 from gpupipe.checkpoints import NOWHERE, Checkpoints
 from gpupipe.engine.frames import Array
 from gpupipe.errors import ConfigError, DataError, did_you_mean
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 Needs = Literal["anything", "numbers"]
 """``anything``: takes missing values and category codes as they are. ``numbers``: takes

@@ -21,7 +21,7 @@ from gpupipe import checkpoints as store
 from gpupipe.checkpoints import Checkpoints
 from gpupipe.models.base import Matrix, Training
 from gpupipe.models.objectives import loss_of_nothing
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 if TYPE_CHECKING:
     import xgboost

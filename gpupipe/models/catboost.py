@@ -41,7 +41,7 @@ from gpupipe.models.trees import (
     leaf,
     restored_trees,
 )
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 if TYPE_CHECKING:
     import catboost

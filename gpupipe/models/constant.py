@@ -24,7 +24,7 @@ from gpupipe.models.base import (
     check_params,
     register,
 )
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 
 @register("constant")

@@ -38,7 +38,7 @@ from gpupipe.models.unsupervised import (
     no_weight,
     numbers,
 )
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 
 class _Decomposition:

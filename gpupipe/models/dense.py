@@ -11,7 +11,7 @@ from gpupipe.engine.arrays import namespace, to_host
 from gpupipe.engine.frames import Array
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.models.base import Matrix
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 
 def dense(kind: str, train: Matrix) -> Array:

@@ -41,7 +41,7 @@ from gpupipe.models.base import (
 from gpupipe.models.cuda import device_of
 from gpupipe.models.nearest import nearest, within
 from gpupipe.models.unsupervised import UNSUPERVISED, Finds, Found, no_weight, whole
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 LOOKED_AT = 500
 """Rows from which it is told how dense the others lie."""

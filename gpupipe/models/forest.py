@@ -27,7 +27,7 @@ from gpupipe.models.base import (
 )
 from gpupipe.models.cuda import device_of
 from gpupipe.models.trees import FittedTrees, Tree, above, booster_of, restored_trees
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 DEFAULTS: dict[str, Any] = {
     "n_estimators": 200, "max_depth": None, "min_samples_split": 2, "min_samples_leaf": 2,

@@ -30,7 +30,7 @@ from gpupipe.models.base import (
 )
 from gpupipe.models.cuda import device_of
 from gpupipe.models.unsupervised import UNSUPERVISED, Finds, Found, no_weight, whole
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 DEFAULTS: dict[str, Any] = {
     "n_estimators": 100, "max_samples": "auto", "contamination": "auto", "max_features": 1.0,

@@ -38,7 +38,7 @@ from gpupipe.models.unsupervised import (
     Found,
     numbers,
 )
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 SAMPLE_ROWS = 50_000
 """First centres come from about so many rows, evenly spaced."""

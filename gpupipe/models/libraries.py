@@ -36,12 +36,18 @@ def optional_library(name: str, called: str) -> Any:
         ) from error
 
 
-def _loaded(name: str) -> Any:
-    # OpenMP threads spin while they wait, which makes training several times slower as soon as
-    # anything else runs on the machine; a short spin costs nothing where nothing else does.
-    # Read once, when the first of the libraries is loaded.
+def quiet_threads() -> None:
+    """Keep OpenMP's threads from spinning for long; read once, when a library is first loaded.
+
+    They spin while they wait, which makes training several times slower as soon as anything else
+    runs on the machine; a short spin costs nothing where nothing else does.
+    """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def _loaded(name: str) -> Any:
+    quiet_threads()
     # They load scikit-learn for their own estimators, which takes four times as long as all
     # else in them. Those are not used here; a user's process may want them, the command does not.
     with LIBRARIES, _hidden("sklearn") if machine.own_process else nullcontext():

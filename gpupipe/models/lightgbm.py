@@ -27,7 +27,7 @@ from gpupipe.models.boosting import Schedule, exact_rounds, schedule
 from gpupipe.models.cuda import require_cpu
 from gpupipe.models.libraries import optional_library
 from gpupipe.models.trees import FittedTrees, Tree, above, booster_of, restored_trees
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 if TYPE_CHECKING:
     import lightgbm

@@ -37,7 +37,7 @@ from gpupipe.models.dense import (
     ranked,
     softmax,
 )
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 DEFAULTS: dict[str, Any] = {
     "penalty": "l2", "C": 1.0, "alpha": 1.0, "l1_ratio": 0.0, "max_iter": 1_000, "tol": 1e-4,

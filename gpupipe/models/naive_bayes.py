@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpupipe.engine.arrays import namespace, to_host
-from gpupipe.engine.frames import Array, Frames, PandasFrames
+from gpupipe.engine.frames import Array, Frames, NumpyFrames
 from gpupipe.errors import DataError
 from gpupipe.models.base import (
     FittedModel,
@@ -42,7 +42,7 @@ from gpupipe.models.dense import (
 )
 from gpupipe.stats.moments import DIGITS, exact_sums, exact_total
 from gpupipe.stats.state import Rows
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 DISTRIBUTIONS = ("gaussian", "bernoulli", "multinomial", "complement")
 DEFAULTS: dict[str, Any] = {
@@ -169,7 +169,7 @@ class Sums:
 
 def _frames(x: Array) -> Frames:
     if device_of(x) == "cpu":
-        return PandasFrames()
+        return NumpyFrames()
     from gpupipe.engine.cudf import CudfFrames
 
     return CudfFrames()

@@ -34,7 +34,7 @@ from gpupipe.models.base import (
     register,
 )
 from gpupipe.models.dense import check_choice, dense
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 DEFAULTS: dict[str, Any] = {"n_neighbors": 5, "weights": "uniform", "metric": "euclidean"}
 PAIRS_AT_ONCE = 1 << 22

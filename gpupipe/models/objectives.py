@@ -16,7 +16,7 @@ from gpupipe.engine.frames import Array
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.models.base import Task
 from gpupipe.models.trees import Link
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 Values = Literal["any", "not negative", "positive", "from 0 to 1", "greater than -1"]
 

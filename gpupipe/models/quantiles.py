@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpupipe.config.model import ModelConfig
 from gpupipe.engine.arrays import Array, namespace
 from gpupipe.models.base import FittedModel, Matrix, Payload, Training, restorable
 from gpupipe.models.trees import FittedTrees
 from gpupipe.models.xgboost import XGBoost
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
+
+if TYPE_CHECKING:
+    from gpupipe.config.model import ModelConfig
 
 OF_THE_MEAN = {"objective", "eval_metric", "early_stopping_rounds", "base_score"}
 """Parameters of a model of the mean that its quantiles do not take over."""
@@ -53,10 +55,10 @@ class Quantiles(XGBoost):
 class FittedQuantiles(FittedTrees):
     """`predict` gives the two quantiles, ``[n, 2]``, the lower one first."""
 
-    def predict(self, chunk: Array, rounds: int | None = None) -> Array:
-        xp = namespace(chunk)
+    def finished(self, raw: Array) -> Array:
+        xp = namespace(raw)
         # Trees of two quantiles know nothing of each other, and may cross.
-        return xp.sort(xp.asarray(self.raw(chunk, rounds), dtype="float64"), axis=1)
+        return xp.sort(xp.asarray(raw, dtype="float64"), axis=1)
 
 
 def quantiles_for(model: ModelConfig, coverage: float) -> Quantiles:

@@ -29,7 +29,7 @@ from gpupipe.models.base import (
     restored,
 )
 from gpupipe.models.wrappers import Picked, taken
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 
 @dataclass(frozen=True)

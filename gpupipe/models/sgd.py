@@ -20,7 +20,7 @@ import numpy as np
 from gpupipe.errors import ConfigError
 from gpupipe.models.base import LIBRARIES, Matrix, Training
 from gpupipe.models.dense import blocks, with_class_weights
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 BLOCK_ROWS = 1024
 """Rows that are shuffled together, and learned one after the other."""

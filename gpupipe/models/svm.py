@@ -38,7 +38,7 @@ from gpupipe.models.dense import (
     with_class_weights,
 )
 from gpupipe.models.machines import KernelMachine, LinearMachine, Machine, restored_machine
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 DEFAULTS: dict[str, Any] = {
     "C": 1.0, "kernel": "rbf", "gamma": "scale", "degree": 3, "coef0": 0.0, "epsilon": 0.1,

@@ -18,10 +18,12 @@ import numpy as np
 
 from gpupipe.engine.arrays import namespace
 from gpupipe.engine.frames import Array
+from gpupipe.models import ubj
 from gpupipe.models.base import Payload
 from gpupipe.models.contributions import Contributions, tree_contributions, tree_work
 from gpupipe.models.cuda import device_of
 from gpupipe.models.libraries import xgboost_library
+from gpupipe.models.native import StoredBooster
 
 if TYPE_CHECKING:
     import xgboost
@@ -127,7 +129,7 @@ def booster_of(
 ) -> xgboost.Booster:
     """An XGBoost booster of these trees: in each round one for every output."""
     booster = xgboost_library().Booster({"nthread": threads})
-    booster.load_model(bytearray(_ubj(_model(rounds, features, link))))
+    booster.load_model(bytearray(ubj.written(_model(rounds, features, link))))
     return booster
 
 
@@ -190,32 +192,6 @@ def _node_arrays(tree: Tree, number: int, features: int) -> dict[str, Any]:
     }
 
 
-MARKS = {"float32": b"d", "int32": b"l", "int64": b"L", "uint8": b"U"}
-"""Universal Binary JSON's marks of number types (https://ubjson.org/type-reference)."""
-
-
-def _ubj(value: Any) -> bytes:
-    """Plain data in Universal Binary JSON; an array's numbers are of one type, big-endian."""
-    if isinstance(value, dict):
-        return b"{" + b"".join(_sized(k.encode()) + _ubj(v) for k, v in value.items()) + b"}"
-    if isinstance(value, str):
-        return b"S" + _sized(value.encode())
-    if isinstance(value, np.ndarray):
-        numbers = value.astype(value.dtype.newbyteorder(">")).tobytes()
-        return b"[$" + MARKS[value.dtype.name] + b"#" + _count(len(value)) + numbers
-    if isinstance(value, list):
-        return b"[#" + _count(len(value)) + b"".join(map(_ubj, value))
-    return _count(value)
-
-
-def _count(number: int) -> bytes:
-    return b"L" + number.to_bytes(8, "big", signed=True)
-
-
-def _sized(text: bytes) -> bytes:
-    return _count(len(text)) + text
-
-
 @dataclass
 class FittedTrees:
     """A trained booster and the names of its features.
@@ -225,7 +201,7 @@ class FittedTrees:
     """
 
     kind: str
-    booster: xgboost.Booster
+    booster: xgboost.Booster | StoredBooster
     names: tuple[str, ...]
     task: str
     rounds: int | None
@@ -234,7 +210,11 @@ class FittedTrees:
     device: str = "cpu"
 
     def predict(self, chunk: Array, rounds: int | None = None) -> Array:
-        return outputs_of(self.raw(chunk, rounds), self.task)
+        return self.finished(self.raw(chunk, rounds))
+
+    def finished(self, raw: Array) -> Array:
+        """What `predict` makes of the booster's own predictions."""
+        return outputs_of(raw, self.task)
 
     def raw(self, chunk: Array, rounds: int | None = None) -> Array:
         """What the booster itself predicts: float32."""
@@ -285,9 +265,6 @@ def outputs_of(scores: Array, task: str) -> Array:
 
 def restored_trees(kind: str, payload: Payload) -> FittedTrees:
     """The fitted trees of a payload."""
-    if not payload["booster"]:
-        raise ValueError("the booster has no bytes")  # XGBoost would abort the process
-    booster = xgboost_library().Booster({"nthread": payload.get("threads", 1)})
-    booster.load_model(bytearray(payload["booster"]))
+    booster = StoredBooster(payload["booster"], len(payload["names"]), payload.get("threads", 1))
     return FittedTrees(kind, booster, tuple(payload["names"]), payload["task"],
                        payload["rounds"])

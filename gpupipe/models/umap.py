@@ -35,7 +35,7 @@ from gpupipe.models.base import (
 from gpupipe.models.cuda import device_of
 from gpupipe.models.nearest import nearest
 from gpupipe.models.unsupervised import UNSUPERVISED, Finds, Found, components, no_weight, whole
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 DEFAULTS: dict[str, Any] = {
     "n_neighbors": 15, "n_components": 2, "min_dist": 0.1, "spread": 1.0, "n_epochs": None,

@@ -28,7 +28,7 @@ from gpupipe.models.libraries import xgboost_library
 from gpupipe.models.quantised import by_query, in_row_order, labels_of, quantised
 from gpupipe.models.ring import joined, ring
 from gpupipe.models.trees import FittedTrees, outputs_of, restored_trees
-from gpupipe.steps.base import Target
+from gpupipe.transforms.base import Target
 
 if TYPE_CHECKING:
     pass

@@ -20,7 +20,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from gpupipe.engine.frames import Array, Column, Frames, PandasFrames
+from gpupipe.engine.frames import Array, Column, Frames, NumpyFrames
 from gpupipe.stats.state import Rows, State, added, count_cells
 
 BASE_BITS = 32
@@ -83,7 +83,7 @@ class MomentState(State):
         """The state of the column after ``value`` was put where none was, or an infinity."""
         holes = self.missing + self.infinite
         one = Moments(self.squares.shape[1] > 0).partial(
-            [Column("float64", np.array([value]))], Rows(np.zeros(1, np.int64), 1), PandasFrames()
+            [Column("float64", np.array([value]))], Rows(np.zeros(1, np.int64), 1), NumpyFrames()
         )
         return replace(
             self, count=self.count + holes, missing=0 * holes, infinite=0 * holes,

@@ -1,13 +1,15 @@
 """What a step is: a frozen, typed config; what it learns is plain data kept elsewhere.
 
-To add a step, write a class in one of the files of this folder:
+To add a step, write a class in one of the files of this folder, and what it does to a batch in
+`gpupipe.transforms`, by the same name:
 
     @register("double")
     class Double(Step):
         accepts = NUMERIC
 
-        def transform(self, column, params, rows, fx):
-            return (Column("float64", fx.numbers(column) * 2),)
+    @transform("double")
+    def double(settings, column, params, rows, fx):
+        return (Column("float64", fx.numbers(column) * 2),)
 
 A step that learns also says which statistics it `needs` and how to `finalize` them.
 """
@@ -16,15 +18,20 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from gpupipe.engine.frames import Block, Column, Frames
+from gpupipe.engine.frames import Column, Frames
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.stats.state import Rows, Statistic
 from gpupipe.stats.tables import VOCABULARY_LIMIT, Vocabulary, VocabularyState
+from gpupipe.transforms.base import TRANSFORMS, Feature, Output, Params, Target
+
+__all__ = [
+    "CATEGORICAL", "NUMERIC", "ROLES", "STEPS", "Evidence", "Feature", "NoEvidence", "Output",
+    "Params", "Step", "Target", "known_vocabulary", "register", "select",
+]
 
 NUMERIC = ("float64", "float32", "int64", "bool")
 CATEGORICAL = ("string", "int64", "bool")
@@ -36,43 +43,6 @@ ROLES: dict[str, tuple[str, ...]] = {
     "datetime": ("timestamp",),
 }
 """What the role selectors select, by type."""
-
-Params = dict[str, Any]
-"""What a step learned: numbers, strings, lists, NumPy arrays and Arrow arrays by name."""
-
-Output = Column | Block
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A column on its way to the model.
-
-    ``dtype`` is a logical type, or ``block`` for the several columns that a one-hot makes.
-    ``categorical`` marks integer codes that have no order.
-    """
-
-    name: str
-    dtype: str
-    categorical: bool = False
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a step may know of the target before the data.
-
-    Attributes
-    ----------
-    task : binary, multiclass, regression, survival or hazard of a time with an event, or
-        ranking.
-    classes : the labels in code order; empty for numbers.
-    centre, reach : middle and half-width of a numeric target's range.
-    """
-
-    task: str
-    classes: tuple[str, ...] = ()
-    centre: float = 0.0
-    reach: float = 0.0
-
 
 class Evidence(Protocol):
     """The statistics of a step's column that scans have gathered so far."""
@@ -135,8 +105,20 @@ class Step(BaseModel):
     def transform(
         self, column: Column, params: Params, rows: Rows | None, fx: Frames
     ) -> tuple[Output, ...]:
-        """The outputs for one batch. ``rows`` is None when scoring new data."""
-        raise TypeError(f"step {self.name!r} has no transform")
+        """The outputs for one batch: what `gpupipe.transforms` has by the step's name.
+
+        ``rows`` is None when scoring new data.
+        """
+        return TRANSFORMS[self.name].apply(vars(self), column, params, rows, fx)
+
+    def stored(self) -> dict[str, Any]:
+        """The settings as JSON data, without the columns: what a bundle keeps."""
+        return self.model_dump(mode="json", exclude={"columns"})
+
+    @property
+    def key(self) -> str:
+        """Name and settings in one text: equal for steps that do the same to a column."""
+        return self.name + self.model_dump_json(exclude={"columns"})
 
     def derived_from(self, statistic: Statistic) -> Statistic | None:
         """The statistic of the input from which `derive` makes ``statistic`` of the output.

@@ -13,15 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from gpupipe.engine.frames import Array, Block, Column, Frames
-from gpupipe.stats.state import Rows, Statistic
+from gpupipe.stats.state import Statistic
 from gpupipe.stats.tables import Vocabulary
 from gpupipe.steps.base import (
     CATEGORICAL,
     NUMERIC,
     Evidence,
     Feature,
-    Output,
     Params,
     Step,
     Target,
@@ -44,6 +42,7 @@ class VocabularyStep(Step):
 
     def needs(self, target: Target, evidence: Evidence) -> tuple[Statistic, ...]:
         return (Vocabulary(),)
+
 
 @register("one_hot")
 class OneHot(VocabularyStep):
@@ -74,18 +73,6 @@ class OneHot(VocabularyStep):
         names = [repr(n) if n in extra else n for n in names] + extra
         return {"levels": levels, "names": names, "other": other, "missing": missing}
 
-    def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
-    ) -> tuple[Output, ...]:
-        levels, names = params["levels"], params["names"]
-        codes = fx.lookup(column, levels)
-        xp, k = fx.xp, len(levels)
-        other = k if params["other"] else -1
-        missing = len(names) - 1 if params["missing"] else -1
-        codes = xp.where(codes == -2, other, xp.where(codes == -1, missing, codes))
-        values = (codes[:, None] == xp.arange(len(names))[None, :]).astype("float32")
-        return (Block(tuple(names), values),)
-
 
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -110,14 +97,6 @@ class Ordinal(VocabularyStep):
         frequent = int((ranked.counts[0] >= self.min_frequency).sum())
         return {"levels": ranked.levels, "keep": min(frequent, self.max_levels)}
 
-    def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
-    ) -> tuple[Output, ...]:
-        codes = fx.lookup(column, params["levels"])
-        missing = codes < 0
-        codes = fx.xp.where(missing, 0, fx.xp.minimum(codes, params["keep"]))
-        return (Column("int64", codes, missing if bool(missing.any()) else None),)
-
 
 @register("count")
 class Count(VocabularyStep):
@@ -141,13 +120,6 @@ class Count(VocabularyStep):
             "values": counts / total if self.normalize and total else counts,
         }
 
-    def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
-    ) -> tuple[Output, ...]:
-        codes = fx.lookup(column, params["levels"])
-        # Codes -2 (unknown) and -1 (missing) take the last two entries.
-        return (Column("float64", fx.to_device(params["values"])[codes]),)
-
 
 @register("hash")
 class Hash(Step):
@@ -162,15 +134,6 @@ class Hash(Step):
 
     def outputs(self, feature: Feature, target: Target) -> tuple[Feature, ...]:
         return (Feature(feature.name, "int64", categorical=True),)
-
-    def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
-    ) -> tuple[Output, ...]:
-        xp = fx.xp
-        codes: Array = (fx.hash64(column) % xp.uint64(self.buckets)).astype("int64")
-        missing = fx.is_missing(column)
-        codes = xp.where(missing, 0, codes)
-        return (Column("int64", codes, missing if bool(missing.any()) else None),)
 
 
 def without_null(levels: pa.Array) -> tuple[pa.Array, int]:

@@ -1,121 +1,83 @@
-"""The graph of a pipeline's features: which step makes which column from which.
+"""A pipeline's graph before any data: selectors resolved, columns named, looks counted.
 
-Every step works on one column at a time, so the graph is a forest: a node is a raw column,
-or one output of a step on another node. Two nodes with the same history are the same node,
-whichever part of the pipeline asked for them.
+The graph itself is in `gpupipe.transforms.graph`: a bundle has one too.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
-import numpy as np
-import pyarrow as pa
-
-from gpupipe.engine.frames import Block, Column, Frames
-from gpupipe.engine.hashing import text_parts
 from gpupipe.errors import ConfigError
-from gpupipe.stats.state import Rows
-from gpupipe.steps.base import Feature, NoEvidence, Output, Params, Step, Target, select
+from gpupipe.steps.base import Feature, NoEvidence, Step, Target, select
+from gpupipe.transforms.graph import (
+    Batch,
+    Bound,
+    Fitted,
+    Graph,
+    Node,
+    feature_names,
+    feature_origins,
+    feature_parts,
+    matrix,
+    params_digest,
+)
+
+__all__ = [
+    "Batch",
+    "Bound",
+    "Fitted",
+    "Graph",
+    "Node",
+    "bind",
+    "feature_names",
+    "feature_origins",
+    "feature_parts",
+    "levels",
+    "matrix",
+    "params_digest",
+    "scanned",
+    "step_of",
+]
 
 
-@dataclass(frozen=True)
-class Bound:
-    """A step on one column. ``key`` is its whole history, without what was learned."""
-
-    step: Step
-    input: Node
-
-    @cached_property
-    def key(self) -> str:
-        config = self.step.model_dump_json(exclude={"columns"})
-        return f"{self.input.key}|{self.step.name}{config}"
+def step_of(bound: Bound) -> Step:
+    """The step of a pipeline file behind a bound one: what can learn."""
+    return cast(Step, bound.step)
 
 
-@dataclass(frozen=True)
-class Node:
-    """A column: raw (``made_by`` is None), or output ``slot`` of a bound step."""
+def levels(graph: Graph) -> list[list[str]]:
+    """What each scan learns, for `plan`: a list of ``step(column)`` a scan.
 
-    feature: Feature
-    made_by: Bound | None = None
-    slot: int = 0
+    A quantile takes two looks, but of a raw column the profile has already taken the
+    first. (Where the training rows are unlike the rest, a scan more may be needed.)
+    """
+    depth: dict[str, int] = {}
+    scans: list[list[str]] = []
 
-    @cached_property
-    def key(self) -> str:
-        if self.made_by is None:
-            return json.dumps(self.feature.name)
-        return f"{self.made_by.key}#{self.slot}"
+    def known_after(node: Node) -> int:
+        return 0 if node.made_by is None else depth[node.made_by.key]
 
-    @property
-    def raw(self) -> str:
-        """The name of the source column that this one comes from."""
-        return self.feature.name if self.made_by is None else self.made_by.input.raw
+    for bound in graph.bound:
+        raw = bound.input.made_by is None
+        looks = min(step_of(bound).looks, 1) if raw else step_of(bound).looks
+        first = known_after(scanned(graph, bound))
+        depth[bound.key] = max(known_after(bound.input), first + looks)
+        scans += [[] for _ in range(first + looks - len(scans))]
+        for scan in scans[first : first + looks]:
+            scan.append(f"{bound.step.name}({bound.input.feature.name})")
+    return scans
 
 
-@dataclass(frozen=True)
-class Graph:
-    """The features that reach the model, in order, and the steps on their way."""
-
-    outputs: tuple[Node, ...]
-    target: Target
-    stages: tuple[tuple[Step, tuple[str, ...], tuple[str, ...]], ...] = ()
-    """For people: each step with the names it took and the names it gave."""
-
-    @cached_property
-    def bound(self) -> tuple[Bound, ...]:
-        """Every step on every column, inputs before what is made of them."""
-        seen: dict[str, Bound] = {}
-
-        def visit(node: Node) -> None:
-            if node.made_by is not None and node.made_by.key not in seen:
-                visit(node.made_by.input)
-                seen[node.made_by.key] = node.made_by
-
-        for node in self.outputs:
-            visit(node)
-        return tuple(seen.values())
-
-    @property
-    def raw(self) -> list[str]:
-        """The source columns needed, each once."""
-        return list(dict.fromkeys(node.raw for node in self.outputs))
-
-    def levels(self) -> list[list[str]]:
-        """What each scan learns, for `plan`: a list of ``step(column)`` a scan.
-
-        A quantile takes two looks, but of a raw column the profile has already taken the
-        first. (Where the training rows are unlike the rest, a scan more may be needed.)
-        """
-        depth: dict[str, int] = {}
-        scans: list[list[str]] = []
-
-        def known_after(node: Node) -> int:
-            return 0 if node.made_by is None else depth[node.made_by.key]
-
-        for bound in self.bound:
-            raw = bound.input.made_by is None
-            looks = min(bound.step.looks, 1) if raw else bound.step.looks
-            first = known_after(self.scanned(bound))
-            depth[bound.key] = max(known_after(bound.input), first + looks)
-            scans += [[] for _ in range(first + looks - len(scans))]
-            for scan in scans[first : first + looks]:
-                scan.append(f"{bound.step.name}({bound.input.feature.name})")
-        return scans
-
-    def scanned(self, bound: Bound) -> Node:
-        """The node whose values a step learns from: its input, or what that follows from."""
-        node, needs = bound.input, bound.step.needs(self.target, NoEvidence())
-        while needs and node.made_by is not None:
-            sources = [node.made_by.step.derived_from(n) for n in needs]
-            if None in sources:
-                break
-            node, needs = node.made_by.input, tuple(s for s in sources if s is not None)
-        return node
+def scanned(graph: Graph, bound: Bound) -> Node:
+    """The node whose values a step learns from: its input, or what that follows from."""
+    node, needs = bound.input, step_of(bound).needs(graph.target, NoEvidence())
+    while needs and node.made_by is not None:
+        sources = [step_of(node.made_by).derived_from(n) for n in needs]
+        if None in sources:
+            break
+        node, needs = node.made_by.input, tuple(s for s in sources if s is not None)
+    return node
 
 
 def bind(
@@ -190,153 +152,3 @@ def _apply(
                 )
             result[new.feature.name] = new
     return result, tuple(taken), tuple(given)
-
-
-@dataclass
-class Fitted:
-    """What the steps of a graph learned on one training part: params by `Bound.key`."""
-
-    params: dict[str, Params] = field(default_factory=dict)
-    _identity: dict[str, str] = field(default_factory=dict)
-
-    def learned(self, bound: Bound) -> bool:
-        return bound.key in self.params
-
-    def ready(self, node: Node) -> bool:
-        """Whether the node can be computed: every step on its way has learned."""
-        return node.made_by is None or (
-            self.learned(node.made_by) and self.ready(node.made_by.input)
-        )
-
-    def identity(self, node: Node) -> str:
-        """A name for the node's values: equal wherever history and learned numbers are."""
-        if node.made_by is None:
-            return node.key
-        return f"{self.identity_of(node.made_by)}#{node.slot}"
-
-    def identity_of(self, bound: Bound) -> str:
-        known = self._identity.get(bound.key)
-        if known is None:
-            digest = params_digest(self.params[bound.key])
-            text = f"{self.identity(bound.input)}|{bound.key}|{digest}"
-            known = hashlib.sha256(text.encode()).hexdigest()
-            self._identity[bound.key] = known
-        return known
-
-
-@dataclass
-class Batch:
-    """One batch of rows: its source columns, and every column made of them so far."""
-
-    columns: Mapping[str, Column]
-    rows: Rows | None
-    fx: Frames
-    memo: dict[str, tuple[Output, ...]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-    def value(self, node: Node, fitted: Fitted) -> Output:
-        """The node's column, computed at most once for all who ask."""
-        if node.made_by is None:
-            return self.columns[node.feature.name]
-        bound = node.made_by
-        key = fitted.identity_of(bound)
-        if key not in self.memo:
-            column = self.value(bound.input, fitted)
-            assert isinstance(column, Column)
-            self.memo[key] = bound.step.transform(
-                column, fitted.params[bound.key], self.rows, self.fx
-            )
-        return self.memo[key][node.slot]
-
-
-def feature_names(graph: Graph, fitted: Fitted) -> list[tuple[str, bool]]:
-    """Name and ``categorical`` of each column of the matrix, in order.
-
-    A name that a one-hot makes and that is there already gets ``.1``, ``.2``, ... as a name
-    that comes twice in a text file does.
-    """
-    names: list[tuple[str, bool]] = []
-    for node in graph.outputs:
-        if node.feature.dtype == "block":
-            assert node.made_by is not None
-            levels = fitted.params[node.made_by.key]["names"]
-            names.extend((f"{node.feature.name}_{level}", False) for level in levels)
-        else:
-            names.append((node.feature.name, node.feature.categorical))
-    taken, again, seen = {n for n, _ in names}, [], set()
-    for name, categorical in names:
-        own, count = name, 0
-        while own in seen or (count and own in taken):
-            count += 1
-            own = f"{name}.{count}"
-        seen.add(own)
-        again.append((own, categorical))
-    return again
-
-
-def feature_origins(graph: Graph, fitted: Fitted) -> tuple[str, ...]:
-    """The source column that each column of the matrix was made of, in order."""
-    return tuple(node.raw for node in _nodes(graph, fitted))
-
-
-def feature_parts(graph: Graph, fitted: Fitted) -> tuple[str, ...]:
-    """The feature that each column of the matrix is part of: a one-hot's levels are one."""
-    return tuple(node.feature.name for node in _nodes(graph, fitted))
-
-
-def _nodes(graph: Graph, fitted: Fitted) -> Iterator[Node]:
-    """The node behind each column of the matrix, in order."""
-    for node in graph.outputs:
-        count = 1
-        if node.feature.dtype == "block":
-            assert node.made_by is not None
-            count = len(fitted.params[node.made_by.key]["names"])
-        for _ in range(count):
-            yield node
-
-
-def matrix(graph: Graph, fitted: Fitted, batch: Batch) -> Any:
-    """The model's features for one batch: a float32 array ``[n, features]``, NaN for missing."""
-    xp = batch.fx.xp
-    out = xp.empty((len(batch), len(feature_names(graph, fitted))), dtype="float32")
-    at = 0
-    for node in graph.outputs:
-        value = batch.value(node, fitted)
-        if isinstance(value, Block):
-            out[:, at : at + value.values.shape[1]] = value.values
-            at += value.values.shape[1]
-        else:
-            out[:, at] = batch.fx.numbers(value)
-            at += 1
-    return out
-
-
-def params_digest(params: Params) -> str:
-    """A hash of learned numbers by their bits."""
-    digest = hashlib.sha256()
-    for name in sorted(params):
-        value = params[name]
-        digest.update(name.encode() + b"=")
-        if isinstance(value, np.ndarray):
-            digest.update(f"{value.dtype.str}{value.shape}".encode())
-            digest.update(np.ascontiguousarray(value).tobytes())
-        elif isinstance(value, pa.Array):
-            digest.update(str(value.type).encode())
-            for item in _array_bytes(value):
-                digest.update(item)
-        else:
-            digest.update(json.dumps(value, sort_keys=True).encode())
-        digest.update(b";")
-    return digest.hexdigest()
-
-
-def _array_bytes(array: pa.Array) -> Iterator[bytes]:
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        data, offsets = text_parts(array)
-        yield array.is_null().to_numpy(zero_copy_only=False).tobytes()
-        yield offsets.tobytes()
-        yield data.tobytes()
-    else:
-        yield repr(array.to_pylist()).encode()

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gpupipe.engine.frames import Column, Frames
 from gpupipe.errors import ConfigError
 from gpupipe.stats.moments import Moments, MomentState
 from gpupipe.stats.quantiles import (
@@ -22,13 +20,12 @@ from gpupipe.stats.quantiles import (
     narrowed,
     window_for,
 )
-from gpupipe.stats.state import Rows, Statistic
+from gpupipe.stats.state import Statistic
 from gpupipe.stats.tables import Vocabulary
 from gpupipe.steps.base import (
     NUMERIC,
     Evidence,
     Feature,
-    Output,
     Params,
     Step,
     Target,
@@ -155,29 +152,6 @@ class Impute(Step):
         moments of the filled column follow from the counts, and no scan is needed."""
         return state.filled(float(params["fill"] or 0.0))
 
-    def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
-    ) -> tuple[Output, ...]:
-        fill = params["fill"]
-        if column.dtype == "string":
-            missing = fx.is_missing(column)
-            levels = column.levels
-            assert levels is not None
-            at = levels.index(fill or "").as_py()
-            # A missing code is -1, and so takes the last entry: the fill value's own code.
-            table = np.append(np.arange(len(levels)), at if at >= 0 else len(levels))
-            if at < 0:
-                levels = pa.concat_arrays([levels, pa.array([fill or ""], pa.string())])
-            codes = fx.to_device(table.astype(np.int32))[column.values]
-            filled = Column("string", codes, None, levels)
-        else:
-            values = fx.numbers(column)
-            missing = fx.xp.isnan(values)
-            filled = Column("float64", fx.xp.where(missing, fill or 0.0, values))
-        if not self.indicator:
-            return (filled,)
-        return filled, Column("float64", missing.astype("float64"))
-
 
 @register("scale")
 class Scale(Step):
@@ -217,12 +191,6 @@ class Scale(Step):
             spread = high - low
         known = np.isfinite(centre) and np.isfinite(spread)
         return {"centre": centre if known else 0.0, "spread": spread if known and spread else 1.0}
-
-    def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
-    ) -> tuple[Output, ...]:
-        values = (fx.numbers(column) - params["centre"]) / params["spread"]
-        return (Column("float64", values),)
 
 
 @register("clip")
@@ -273,14 +241,6 @@ class Clip(Step):
         upper = next(pairs) if self.upper is not None else None
         return {"lower": lower, "upper": upper}
 
-    def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
-    ) -> tuple[Output, ...]:
-        values = fx.numbers(column)
-        if params["lower"] is not None or params["upper"] is not None:
-            values = fx.xp.clip(values, params["lower"], params["upper"])
-        return (Column("float64", values),)
-
 
 @register("log")
 class Log(Step):
@@ -292,13 +252,6 @@ class Log(Step):
 
     def outputs(self, feature: Feature, target: Target) -> tuple[Feature, ...]:
         return (Feature(feature.name, "float64"),)
-
-    def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
-    ) -> tuple[Output, ...]:
-        values = fx.numbers(column)
-        size = fx.on_host(np.log1p, fx.xp.abs(values))
-        return (Column("float64", fx.xp.sign(values) * size),)
 
 
 @register("bin")
@@ -340,12 +293,3 @@ class Bin(Step):
             edges = np.linspace(low, high, self.bins + 1) if low <= high else np.array([np.nan])
         inner = edges[:0] if np.isnan(edges).any() else np.unique(edges)[1:-1]
         return {"edges": inner}
-
-    def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
-    ) -> tuple[Output, ...]:
-        values = fx.numbers(column)
-        missing = fx.xp.isnan(values)
-        codes = fx.xp.searchsorted(fx.to_device(params["edges"]), values, side="right")
-        codes = fx.xp.where(missing, 0, codes).astype("int64")
-        return (Column("int64", codes, missing if bool(missing.any()) else None),)

@@ -27,7 +27,7 @@ from gpupipe.errors import DataError
 from gpupipe.stats.state import Rows, State, Statistic
 from gpupipe.stats.tables import ByLevel
 from gpupipe.steps.base import NoEvidence
-from gpupipe.steps.graph import Batch, Fitted, Graph, Node
+from gpupipe.steps.graph import Batch, Fitted, Graph, Node, step_of
 from gpupipe.steps.passes import Key, States, fold, name_of, run_pass, saved_pass, stage
 
 
@@ -167,15 +167,15 @@ def _advance(graph: Graph, view: View, fitted: Fitted, knowledge: Knowledge) -> 
         if fitted.learned(bound):
             continue
         if not fitted.ready(bound.input):
-            for statistic in bound.step.needs(graph.target, NoEvidence()):
+            for statistic in step_of(bound).needs(graph.target, NoEvidence()):
                 _foresee(statistic, bound.input, fitted, knowledge)
             continue
         identity = fitted.identity(bound.input)
         evidence = StepEvidence(knowledge, identity, view.train)
-        needs = bound.step.needs(graph.target, evidence)
+        needs = step_of(bound).needs(graph.target, evidence)
         known = [_known(n, bound.input, fitted, knowledge) for n in needs]
         if all(known):
-            fitted.params[bound.key] = bound.step.finalize(graph.target, evidence)
+            fitted.params[bound.key] = step_of(bound).finalize(graph.target, evidence)
 
 
 def _known(statistic: Statistic, node: Node, fitted: Fitted, knowledge: Knowledge) -> bool:
@@ -188,14 +188,14 @@ def _known(statistic: Statistic, node: Node, fitted: Fitted, knowledge: Knowledg
     if key in knowledge.states:
         return True
     above = node.made_by
-    source = above.step.derived_from(statistic) if above is not None else None
+    source = step_of(above).derived_from(statistic) if above is not None else None
     if above is None or source is None:
         knowledge.wanted[key] = (node, fitted)
         return False
     if not _known(source, above.input, fitted, knowledge):
         return False
     state = knowledge.states[source, fitted.identity(above.input)]
-    knowledge.states[key] = above.step.derive(statistic, state, fitted.params[above.key])
+    knowledge.states[key] = step_of(above).derive(statistic, state, fitted.params[above.key])
     return True
 
 
@@ -203,7 +203,7 @@ def _foresee(statistic: Statistic, node: Node, fitted: Fitted, knowledge: Knowle
     """Ask in time for what will follow from a statistic of a column that is there already."""
     while not fitted.ready(node):
         assert node.made_by is not None
-        source = node.made_by.step.derived_from(statistic)
+        source = step_of(node.made_by).derived_from(statistic)
         if source is None:
             return
         statistic, node = source, node.made_by.input

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
-import numpy as np
-import pyarrow as pa
-
-from gpupipe.data.schema import ARROW_TYPES
-from gpupipe.engine.frames import CALENDAR_PARTS, Column, Frames
-from gpupipe.errors import ConfigError, DataError
-from gpupipe.stats.state import Rows
-from gpupipe.steps.base import ROLES, Feature, Output, Params, Step, Target, register
+from gpupipe.errors import ConfigError
+from gpupipe.steps.base import ROLES, Feature, Step, Target, register
+from gpupipe.transforms.structure import PERIODS
 
 ANY = (*ROLES["all"], "block")
 
@@ -66,43 +60,7 @@ class Cast(Step):
             )
         return (Feature(feature.name, self.to),)
 
-    def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
-    ) -> tuple[Output, ...]:
-        codes, levels = fx.factorize(column)
-        # A dictionary may name values that no row has, and that need not parse.
-        used = fx.to_host(fx.xp.unique(codes)).astype(np.int64)
-        used = used[used >= 0]
-        levels = _cast(levels.take(pa.array(used)), self.to)
-        place = np.full(int(used.max()) + 2 if len(used) else 1, -1)
-        place[used] = np.arange(len(used))
-        codes = fx.to_device(place)[codes]
-        if self.to == "string":
-            return (Column("string", codes.astype("int32"), None, levels),)
-        # A missing code is -1, and so takes the entry that is added at the end.
-        blank = np.nan if self.to == "float64" else 0
-        table = np.append(levels.to_numpy(zero_copy_only=False), blank).astype(self.to)
-        values = fx.to_device(table)[codes]
-        missing = codes < 0
-        mask = missing if self.to != "float64" and bool(missing.any()) else None
-        return (Column(self.to, values, mask),)
 
-
-def _cast(levels: pa.Array, to: str) -> pa.Array:
-    try:
-        # Integers past 2^53 round to the nearest float, as NumPy does.
-        return levels.cast(ARROW_TYPES[to], safe=to != "float64")  # type: ignore[index]
-    except pa.ArrowInvalid as error:
-        raise DataError(
-            f"step 'cast': {error}", hint="list such values under data.missing, or keep the text",
-        ) from None
-
-
-PERIODS = {
-    "quarter": 4, "month": 12, "day": 31, "day_of_week": 7, "day_of_year": 366, "hour": 24,
-    "minute": 60, "second": 60,
-}
-"""The period of each part that comes round again; months and the like start at 1."""
 Part = Literal[
     "year", "quarter", "month", "day", "day_of_week", "day_of_year", "hour", "minute", "second",
     "timestamp",
@@ -129,20 +87,3 @@ class DateTime(Step):
             turns = self.cyclic and part in PERIODS
             names += [f"{part}_sin", f"{part}_cos"] if turns else [part]
         return tuple(Feature(f"{feature.name}_{n}", "float64") for n in names)
-
-    def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
-    ) -> tuple[Output, ...]:
-        out = []
-        for part in self.parts:
-            if part == "timestamp":
-                values = fx.numbers(column) / 1e6
-            else:
-                assert part in CALENDAR_PARTS
-                values = fx.numbers(fx.calendar(column, part))
-            if self.cyclic and part in PERIODS:
-                angle = values * (2 * math.pi / PERIODS[part])
-                out += [Column("float64", fx.on_host(turn, angle)) for turn in (np.sin, np.cos)]
-            else:
-                out.append(Column("float64", values))
-        return tuple(out)

@@ -15,11 +15,10 @@ import numpy as np
 from pydantic import Field
 
 from gpupipe.data.outcomes import RANKING, SURVIVAL
-from gpupipe.engine.frames import Column, Frames
 from gpupipe.errors import ConfigError
-from gpupipe.stats.state import Rows, Statistic
+from gpupipe.stats.state import Statistic
 from gpupipe.stats.tables import TargetCounts, TargetSums
-from gpupipe.steps.base import Evidence, Feature, Output, Params, Step, Target, register
+from gpupipe.steps.base import Evidence, Feature, Params, Step, Target, register
 from gpupipe.steps.categorical import CATEGORIES, without_null
 
 Moments3 = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -100,21 +99,6 @@ class TargetEncode(Step):
                 encoded = (first + self.smooth * prior) / (count + self.smooth)
         prior = np.where(np.isnan(prior), 0.0, prior)
         return np.where(np.isnan(encoded), prior, encoded) + centre, prior + centre
-
-    def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
-    ) -> tuple[Output, ...]:
-        codes = fx.lookup(column, params["levels"])
-        encodings = fx.to_device(params["encodings"])
-        table = fx.xp.full(codes.shape, len(params["buckets"]), dtype="int64")
-        if rows is not None:
-            which = np.full(rows.buckets, len(params["buckets"]), np.int64)
-            which[params["buckets"]] = np.arange(len(params["buckets"]))
-            table = fx.to_device(which)[rows.bucket]
-        # Codes -2 (unknown) and -1 (missing) take the last two entries.
-        return tuple(
-            Column("float64", encodings[table, codes, k]) for k in range(encodings.shape[2])
-        )
 
     def export(self, params: Params) -> Params:
         return {**params, "buckets": [], "encodings": params["encodings"][-1:]}

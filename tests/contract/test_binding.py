@@ -25,8 +25,9 @@ from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR
 import gpupipe
 from gpupipe.engine.cluster import cuda_options
 from gpupipe.engine.cudf import CudfFrames
-from gpupipe.engine.frames import Column, PandasFrames
+from gpupipe.engine.frames import Column
 from gpupipe.engine.memory import Memory
+from gpupipe.engine.pandas import PandasFrames
 from gpupipe.errors import ConfigError
 from gpupipe.models.cuml import PAIRS, arguments_of, trees_of
 from gpupipe.models.forest import rounds_of

@@ -17,8 +17,9 @@ from contract.test_reading import BY_HOST, DIRECT, columns_of, written
 from gpupipe.data.reader import Reader
 from gpupipe.engine.calendar import DAY
 from gpupipe.engine.cudf import CudfFrames
-from gpupipe.engine.frames import CALENDAR_PARTS, Column, Frames, PandasFrames
+from gpupipe.engine.frames import CALENDAR_PARTS, Column, Frames
 from gpupipe.engine.memory import Memory
+from gpupipe.engine.pandas import PandasFrames
 from gpupipe.models import MODELS as FAMILIES
 from gpupipe.models.cuda import device_of
 from gpupipe.stats.moments import CrossProducts, Moments

@@ -17,8 +17,9 @@ from gpupipe.data.ingest import ingest
 from gpupipe.data.reader import Reader
 from gpupipe.engine.arrays import to_host
 from gpupipe.engine.cudf import CudfFrames
-from gpupipe.engine.frames import Frames, PandasFrames
+from gpupipe.engine.frames import Frames
 from gpupipe.engine.local import LocalEngine
+from gpupipe.engine.pandas import PandasFrames
 
 DIRECT = {
     "f": pa.array([1.5, None, -0.0, float("nan"), float("inf"), 0.0, 2.0]),

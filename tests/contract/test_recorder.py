@@ -15,8 +15,8 @@ from contract.record import HostCopy, Record, Use
 
 from gpupipe.data.batches import read_by_host
 from gpupipe.engine.cudf import CudfFrames
-from gpupipe.engine.frames import PandasFrames
 from gpupipe.engine.memory import Memory
+from gpupipe.engine.pandas import PandasFrames
 from gpupipe.errors import EnvironmentFault
 
 

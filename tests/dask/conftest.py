@@ -9,8 +9,8 @@ import pytest
 
 from gpupipe.engine.cluster import Cluster, local_cluster
 from gpupipe.engine.dask import DaskEngine
-from gpupipe.engine.frames import PandasFrames
 from gpupipe.engine.memory import Memory
+from gpupipe.engine.pandas import PandasFrames
 
 GIB = 1 << 30
 

@@ -48,7 +48,7 @@ def config(tmp_path_factory) -> dict[str, Any]:
         "split": {"holdout": 0.2, "folds": 2},
         "features": [{"impute": {"columns": ["x"]}}, {"scale": {"columns": "numeric"}},
                      {"target_encode": {"columns": "s"}}],
-        "model": {"kind": "xgboost", "params": {"n_estimators": 150, "max_depth": 6}},
+        "model": {"kind": "xgboost", "params": {"n_estimators": 60, "max_depth": 6}},
         "evaluate": {"baselines": [], "resamples": 20},
         "engine": {"kind": "dask", "workers": 2},
     }

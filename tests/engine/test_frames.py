@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from common.harness import as_dataset, schema_of
 
-from gpupipe.engine.frames import CALENDAR_PARTS, MISSING, UNKNOWN, Column, PandasFrames
+from gpupipe.engine.frames import CALENDAR_PARTS, MISSING, UNKNOWN, Column
+from gpupipe.engine.pandas import PandasFrames
 
 FX = PandasFrames()
 VALUES = {

@@ -17,8 +17,8 @@ from common.quick import settings, small_table
 from gpupipe import parity as room
 from gpupipe.cli.outcome import call
 from gpupipe.config import EngineConfig, PipelineConfig, parse_config
-from gpupipe.engine.frames import PandasFrames
 from gpupipe.engine.local import LocalEngine
+from gpupipe.engine.pandas import PandasFrames
 from gpupipe.errors import ConfigError
 from gpupipe.parity.certificate import FEATURE_ULPS, SCORE_ULPS, Certificate, compare
 from gpupipe.parity.observe import Observed, Place, metrics_of, observe

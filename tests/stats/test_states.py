@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpupipe.engine.frames import Column, PandasFrames
+from gpupipe.engine.frames import Column
+from gpupipe.engine.pandas import PandasFrames
 from gpupipe.stats import moments, quantiles, tables
 from gpupipe.stats.state import Rows, State
 

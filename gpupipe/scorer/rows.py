@@ -1,0 +1,79 @@
+"""The row path of a bundle: one record, without a table between.
+
+It is made when a bundle is loaded, and held against the batch path there, on the golden rows, on
+what else may come, to the last bit: where a bit differs, or something cannot be compiled, rows go
+the batch path, and `RowPath.how` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from gpupipe.data.schema import Schema
+from gpupipe.scorer.columns import Compiled, Unfit, compiled, plain
+from gpupipe.scorer.models import Compiler
+from gpupipe.transforms.graph import Fitted, Graph
+
+How = Literal["compiled", "library", "batch"]
+"""``compiled``: columns and model are tables; ``library``: columns are, and a part of the model
+predicts a matrix of one row; ``batch``: a record becomes a table of one row."""
+Scored = tuple[np.ndarray, np.ndarray | None]
+"""Scores and bounds, as `Bundle.scored` gives them."""
+
+
+class RowPath:
+    """From one record to its scores.
+
+    Attributes
+    ----------
+    how : which way rows go.
+    why : what keeps them from being compiled through and through; empty where nothing does.
+    """
+
+    def __init__(self, schema: Schema, graph: Graph, fitted: Fitted, model: Any,
+                 bounded: bool) -> None:
+        columns = compiled(graph, fitted)
+        compiler = Compiler(columns)
+        features = np.arange(columns[-1].at[1] if columns else 0)
+        self._predict = compiler.model(model, features)
+        self._bounds = compiler.bounds(model, features) if bounded else None
+        self._cells = [(c.name, c.cell) for c in columns]
+        self._others = [(f.name, plain(f.dtype)) for f in schema
+                        if f.name not in {c.name for c in columns}]
+        self.how: How = "library" if compiler.reasons else "compiled"
+        self.why = "; ".join(dict.fromkeys(compiler.reasons))
+
+    def scored(self, record: Mapping[str, Any]) -> Scored:
+        """Scores ``[1]`` or ``[1, k]``, and bounds. `Unfit` where the batch path has to look."""
+        try:
+            for name, take in self._others:
+                take(record[name])
+            cells = [cell(record[name]) for name, cell in self._cells]
+        except KeyError:
+            raise Unfit from None
+        scores = self._predict(cells)
+        return scores, None if self._bounds is None else self._bounds(cells, scores)
+
+
+def held_against(
+    path: RowPath, records: list[dict[str, Any]], batch: Callable[[list[dict[str, Any]]], Scored],
+) -> str:
+    """What differs between the row path and the batch path on these records; empty if nothing."""
+    scores, bounds = batch(records)
+    for i, record in enumerate(records):
+        own, ends = path.scored(record)
+        if not _same(own, scores[i : i + 1]):
+            return f"row {i} of those tried scores {own} and not {scores[i : i + 1]}"
+        if bounds is not None and not _same(ends, bounds[i : i + 1]):
+            return f"row {i} of those tried has bounds {ends} and not {bounds[i : i + 1]}"
+    return ""
+
+
+def _same(a: Any, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+__all__ = ["Compiled", "How", "RowPath", "Unfit", "held_against"]
