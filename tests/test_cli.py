@@ -22,6 +22,8 @@ from gpupipe.config import load_config
 from gpupipe.data.demo import write_demo
 from gpupipe.errors import ConfigError
 
+pytestmark = pytest.mark.long
+
 VERBS = (
     "init", "check", "plan", "run", "cross-validate", "predict", "evaluate", "show", "doctor",
     "demo", "schema", "parity", "compare",
