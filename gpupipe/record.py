@@ -13,6 +13,7 @@ from gpupipe.bundle.store import Contents
 from gpupipe.checkpoints import library_versions
 from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.data.dataset import Dataset
+from gpupipe.decide.predicted import TASKS, predicted_states
 from gpupipe.describe import column_of
 from gpupipe.evaluate.clusters import METRICS
 from gpupipe.judging import headline, pictures
@@ -26,6 +27,8 @@ from gpupipe.steps.profile import MOMENTS
 from gpupipe.training import Trained
 from gpupipe.unsupervised import finds_of
 
+PREDICTED = "$prediction"
+"""Under what name a bundle keeps the states of predictions, beside those of columns."""
 KEPT_LEVELS = 100_000
 """Levels of a column that a bundle keeps for its data contract."""
 
@@ -99,7 +102,24 @@ def states_of(trained: Trained) -> dict[str, Any]:
             ranked = vocabulary.ranked()
             mine["vocabulary"] = {"levels": ranked.levels, "counts": ranked.counts}
         found[column] = mine
-    return found
+    return found | _predicted(trained)
+
+
+def _predicted(trained: Trained) -> dict[str, Any]:
+    """The states of the predictions that no training saw, under `PREDICTED`; else nothing.
+
+    Those out of fold, or the holdout's where there are no folds.
+    """
+    outcome, task = trained.model, trained.target.task
+    sides = [("out_of_fold", trained.oof_buckets, outcome.oof),
+             ("holdout", trained.split.holdout, outcome.holdout)]
+    for of, buckets, prediction in sides:
+        if task in TASKS and prediction is not None and len(prediction):
+            y, _ = trained.target_of(buckets)
+            return {PREDICTED: predicted_states(
+                task, y, prediction, list(trained.target.classes), trained.config.evaluate.metrics,
+                trained.finished.threshold, of)}
+    return {}
 
 
 def manifest_of(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from gpupipe.engine.machine import cuda_devices
 
-# Waiting OpenMP threads would take the cores from what else runs (see `models.libraries`).
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# OpenMP threads that spin while they wait take the cores from the other tests' (and the product's
+# short spin is still ten times what training on these small tables takes; see `models.libraries`).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Each of the many processes that tests start would compile the whole package anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -37,7 +42,11 @@ GPU_TESTS = pytest.StashKey[int]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that need a GPU where there is none; the summary says how many."""
+    """Leave out the tests that need a GPU where there is none; the summary says how many.
+
+    Files that take long come first, so that no process is left alone with one in the end.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     config.stash[GPU_TESTS] = len(gpu)
     if gpu and no_gpu() is not None:

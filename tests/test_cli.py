@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,8 @@ from gpupipe.config import load_config
 from gpupipe.data.demo import write_demo
 from gpupipe.errors import ConfigError
 
+pytestmark = pytest.mark.long
+
 VERBS = (
     "init", "check", "plan", "run", "cross-validate", "predict", "evaluate", "show", "doctor",
     "demo", "schema", "parity", "compare",
@@ -32,6 +35,17 @@ def run(*arguments: str, cwd: Path | None = None, **more) -> subprocess.Complete
     return subprocess.run(
         [*GPUPIPE, *arguments], capture_output=True, text=True, cwd=cwd, timeout=300, **more
     )
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str]):
+    """`run` without the second or two that a process takes to start."""
+    def answered(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        with chdir(cwd):
+            code = call(list(arguments))
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return answered
 
 
 @pytest.fixture(scope="module")
@@ -54,22 +68,22 @@ def test_the_demo_trains_a_good_model_and_answers_with_one_object(demo):
     assert (demo / "shop" / "runs" / "latest").exists()
 
 
-def test_every_verb_of_the_path_works_on_the_demo_s_run(demo):
+def test_every_verb_of_the_path_works_on_the_demo_s_run(demo, here):
     shop = demo / "shop"
-    checked = run("check", "pipeline.yaml", "--json", cwd=shop)
+    checked = here("check", "pipeline.yaml", "--json", cwd=shop)
     assert checked.returncode == 0, checked.stderr
     assert json.loads(checked.stdout)["ok"] is True
-    planned = run("plan", "pipeline.yaml", "--json", cwd=shop)
+    planned = here("plan", "pipeline.yaml", "--json", cwd=shop)
     assert planned.returncode == 0, planned.stderr
     assert isinstance(json.loads(planned.stdout), dict)
-    shown = run("show", cwd=shop)
+    shown = here("show", cwd=shop)
     assert shown.returncode == 0, shown.stderr
     assert "roc_auc" in shown.stdout
-    judged = run("evaluate", "runs/latest", "churn.csv", "--json", cwd=shop)
+    judged = here("evaluate", "runs/latest", "churn.csv", "--json", cwd=shop)
     assert judged.returncode == 0, judged.stderr
     assert json.loads(judged.stdout)["metrics"]["roc_auc"]["value"] > 0.8
-    for output in ("scores.csv", "scores.parquet"):
-        scored = run("predict", "runs/latest", "churn.csv", "--output", output, cwd=shop)
+    for output, called in (("scores.csv", run), ("scores.parquet", here)):
+        scored = called("predict", "runs/latest", "churn.csv", "--output", output, cwd=shop)
         assert scored.returncode == 0, scored.stderr
         assert (shop / output).stat().st_size > 0
     assert len((shop / "scores.csv").read_text().splitlines()) == 4_013
@@ -87,48 +101,48 @@ def test_a_run_in_the_terminal_shows_metrics_report_and_what_comes_next(demo):
     assert "\x1b[" not in done.stdout + done.stderr
 
 
-def test_a_metric_that_is_none_is_told_at_its_place_before_anything_is_trained(demo):
+def test_a_metric_that_is_none_is_told_at_its_place_before_anything_is_trained(demo, here):
     shop = demo / "shop"
     (shop / "metric.yaml").write_text(
         "data: {source: churn.csv, target: churned}\nevaluate: {metrics: [log_loss, auc]}\n"
     )
     for verb in ("check", "run"):
-        done = run(verb, "metric.yaml", cwd=shop)
+        done = here(verb, "metric.yaml", cwd=shop)
         assert done.returncode == 2
         assert "metric.yaml:2:32: unknown metric 'auc'" in done.stderr
         assert "did you mean 'roc_auc'?" in done.stderr
 
 
-def test_new_data_may_hold_columns_that_no_model_could_use_but_not_lack_what_it_needs(demo):
+def test_new_data_may_hold_columns_that_no_model_could_use_but_not_lack_what_it_needs(demo, here):
     shop = demo / "shop"
     table = pyarrow.csv.read_csv(shop / "churn.csv").slice(0, 20)
     nested = pa.array([[1, 2]] * 20)
     pq.write_table(table.append_column("tags", nested), shop / "nested.parquet")
-    done = run("predict", "runs/latest", "nested.parquet", "--output", "n.csv", cwd=shop)
+    done = here("predict", "runs/latest", "nested.parquet", "--output", "n.csv", cwd=shop)
     assert done.returncode == 0, done.stderr
     assert "20 rows scored to n.csv" in done.stdout
     pq.write_table(table.drop_columns(["churned"]), shop / "unlabelled.parquet")
-    done = run("evaluate", "runs/latest", "unlabelled.parquet", cwd=shop)
+    done = here("evaluate", "runs/latest", "unlabelled.parquet", cwd=shop)
     assert done.returncode == 3
     assert "unlabelled.parquet: there is no column 'churned' to judge by" in done.stderr
 
 
-def test_a_run_s_name_typed_wrong_is_answered_with_the_right_one(demo):
-    done = run("show", "runs/lastest", cwd=demo / "shop")
+def test_a_run_s_name_typed_wrong_is_answered_with_the_right_one(demo, here):
+    done = here("show", "runs/lastest", cwd=demo / "shop")
     assert done.returncode == 2
     assert "did you mean 'runs/latest'?" in done.stderr
 
 
-def test_data_faults_exit_with_3_and_leave_nothing_half_written(demo, tmp_path):
+def test_data_faults_exit_with_3_and_leave_nothing_half_written(demo, here, tmp_path):
     (tmp_path / "pipeline.yaml").write_text("data: {source: missing.csv, target: y}\n")
-    missing = run("run", "--json", cwd=tmp_path)
+    missing = here("run", "--json", cwd=tmp_path)
     assert missing.returncode == 3
     error = json.loads(missing.stdout)["error"]
     assert (error["kind"], error["exit_code"]) == ("DataError", 3)
     assert not list(tmp_path.glob("runs/[!.]*"))
     (tmp_path / "text.csv").write_text("only,this\n1,2\n")
     shop = demo / "shop"
-    scored = run("predict", "runs/latest", str(tmp_path / "text.csv"), "--output",
+    scored = here("predict", "runs/latest", str(tmp_path / "text.csv"), "--output",
                  str(tmp_path / "out.csv"), cwd=shop)
     assert scored.returncode == 3
     assert "Traceback" not in scored.stderr

@@ -19,13 +19,15 @@ from gpupipe import workflow
 from gpupipe.checkpoints import Checkpoints, sweep, temporary_name
 from gpupipe.errors import DataError
 
-ROWS = 3_000
+pytestmark = pytest.mark.long
+
+ROWS = 2_000
 KINDS = ("profile-part", "profile", "scan-part", "scan", "rounds", "model")
 POINTS = [
     *(f"{kind} {when}" for kind in KINDS for when in ("written", "saved")),
     "run written", "run renamed",
 ]
-RANDOM_KILLS = int(os.environ.get("GPUPIPE_KILLS", "6"))
+RANDOM_KILLS = int(os.environ.get("GPUPIPE_KILLS", "3"))
 """Set it to 50 for the long version."""
 
 
@@ -53,8 +55,9 @@ def pipeline(path: Path) -> dict:
         "split": {"holdout": 0.2, "folds": 2},
         "features": [{"impute": {"columns": ["x"]}}, {"scale": {"columns": "numeric"}},
                      {"target_encode": {"columns": "s"}}],
-        "model": {"kind": "xgboost", "params": {"n_estimators": 60, "max_depth": 3}},
-        "evaluate": {"baselines": ["linear"], "resamples": 20}, "engine": {"workers": 2},
+        "model": {"kind": "xgboost", "params": {"n_estimators": 40, "max_depth": 3}},
+        "evaluate": {"baselines": ["linear"], "resamples": 10}, "explain": {"rows": 0},
+        "engine": {"workers": 2},
     }
 
 

@@ -2,7 +2,8 @@
 
     bundle.json    what it is: schema, features, learned numbers, model, provenance
     arrays.npz     the arrays that bundle.json names
-    states.npz     the profile's states: the data contract and the reference for drift
+    states.npz     the profile's states: the data contract and the reference for drift; and those
+                   of the predictions that no training saw
     golden.json    raw rows with the features and scores they must give
     hashes.json    the SHA-256 and size of every other member
 
@@ -84,6 +85,16 @@ def write(folder: Path, contents: Contents, states: dict[str, Any], golden: dict
     temporary.rename(folder)
 
 
+def version_of(folder: Path) -> str:
+    """What a bundle is called that has no version in a registry: the beginning of the SHA-256 of
+    its ``hashes.json``, which has the hash of every other member. DataError where there is none."""
+    try:
+        return hashlib.sha256((folder / "hashes.json").read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise DataError(f"this is no bundle: hashes.json: {error.strerror or error}",
+                        where=str(folder)) from None
+
+
 def read(folder: Path) -> tuple[Contents, dict[str, Any]]:
     """The contents of a bundle and its golden rows, after every check but their replay.
 
@@ -118,7 +129,10 @@ def read(folder: Path) -> tuple[Contents, dict[str, Any]]:
 
 
 def read_states(folder: Path) -> dict[str, Any]:
-    """The profile's states: ``{column: {statistic: {array: values}}}``, verified."""
+    """The profile's states: ``{column: {statistic: {array: values}}}``, verified.
+
+    Under ``$prediction`` those of the predictions, where there are any: see `decide.predicted`.
+    """
     members = members_of(folder)
     description = _parse(members["bundle.json"], "bundle.json")
     arrays = read_arrays(members["states.npz"], CAPS["states.npz"])

@@ -26,6 +26,7 @@ from gpupipe.config.choosing import (
     TuneConfig,
 )
 from gpupipe.config.explain import Explain, ExplainConfig
+from gpupipe.config.monitor import MonitorConfig
 from gpupipe.config.section import ColumnName, ColumnNames, Section, Texts, short
 from gpupipe.config.source import KeyPath, Origin, plain, read
 from gpupipe.config.units import bytes_of, microseconds_of
@@ -270,6 +271,7 @@ class PipelineConfig(Section):
     leaks: LeaksConfig = LeaksConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     explain: Explain = ExplainConfig()
+    monitor: MonitorConfig = MonitorConfig()
     engine: EngineConfig = EngineConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Everything random comes from it."""

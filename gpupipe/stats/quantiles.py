@@ -10,8 +10,9 @@ hold a great many rows (all values near 1,000, say), a look between cuts them in
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -34,13 +35,19 @@ def bin_of(values: Array, fx: Frames) -> Array:
     return fx.xp.where(high < 0, ~high, high + BINS // 2)
 
 
+@cache
 def bin_edges() -> np.ndarray:
-    """The lower edge of each bin: float64 ``[BINS]``, -inf and inf for the bins of NaNs."""
+    """The lower edge of each bin: float64 ``[BINS]``, -inf and inf for the bins of NaNs.
+
+    Made once, and not to be written to.
+    """
     signed = (np.arange(BINS, dtype=np.int64) - BINS // 2) << 16
     bits = np.where(signed < 0, (-(signed + 1)) | 0x80000000, signed).astype(np.uint32)
     with np.errstate(invalid="ignore"):
         edges = bits.view(np.float32).astype(np.float64)
-    return np.where(np.isnan(edges), np.where(signed < 0, -np.inf, np.inf), edges)
+    edges = np.where(np.isnan(edges), np.where(signed < 0, -np.inf, np.inf), edges)
+    edges.flags.writeable = False
+    return edges
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,15 @@ class HistogramState(State):
     """``counts`` is int64 ``[b, BINS]``: finite values in each bin."""
 
     counts: np.ndarray = added()
+
+    def take_in(self, other: Self) -> Self:
+        np.add(self.counts, other.counts, out=self.counts)
+        return replace(self)  # a new one, which has not worked anything out of the old counts
+
+    @cached_property
+    def below(self) -> np.ndarray:
+        """How many values of all buckets lie before each bin, and in all: ``[BINS + 1]``."""
+        return np.concatenate([[0], np.cumsum(self.counts.sum(axis=0))])
 
 
 @dataclass(frozen=True)
@@ -209,9 +225,8 @@ def window_for(histogram: HistogramState, quantiles: Iterable[float], slack: flo
     sqrt(n)/2 ranks; ``slack`` standard deviations (and a little) are allowed for, and
     `exact_quantile` notices if that was too narrow.
     """
-    counts = histogram.counts.sum(axis=0)
-    n = int(counts.sum())
-    cumulative = np.cumsum(counts)
+    cumulative = histogram.below[1:]
+    n = int(cumulative[-1])
     margin = slack * np.sqrt(max(n, 1)) / 2 + 3
     spans: list[tuple[int, int]] = []
     for q in sorted(quantiles):
@@ -228,8 +243,8 @@ def window_for(histogram: HistogramState, quantiles: Iterable[float], slack: flo
 
 def crowded(window: Window, histogram: HistogramState) -> bool:
     """Whether so many rows lie in a window that it is worth a look between."""
-    counts = histogram.counts.sum(axis=0)
-    return sum(int(counts[a : b + 1].sum()) for a, b in window.spans) >= CROWDED
+    below = histogram.below
+    return sum(int(below[b + 1] - below[a]) for a, b in window.spans) >= CROWDED
 
 
 def narrowed(
@@ -237,8 +252,8 @@ def narrowed(
     slack: float = 6.0,
 ) -> Window:
     """The pieces of a window's spans in which each quantile of any training part should lie."""
-    counts = histogram.counts.sum(axis=0)
-    n, before = int(counts.sum()), np.concatenate([[0], np.cumsum(counts)])
+    before = histogram.below
+    n = int(before[-1])
     margin = slack * np.sqrt(max(n, 1)) / 2 + 3
     wanted = [quantile_ranks(max(n, 1), q) for q in quantiles]
     pieces = []

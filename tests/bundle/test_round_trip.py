@@ -20,6 +20,7 @@ from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.config.unsupervised import UNSUPERVISED
 from gpupipe.models import MODELS
 from gpupipe.models.base import TASKS
+from gpupipe.record import PREDICTED
 from gpupipe.stats.tables import Vocabulary
 from gpupipe.steps import STEPS
 from gpupipe.steps.graph import params_digest
@@ -171,6 +172,7 @@ def test_two_runs_alike_write_the_same_bytes(made, tmp_path):
 
 def test_the_states_of_every_column_come_back(made):
     states = read_states(made)
+    assert states.pop(PREDICTED)["of"] == "holdout"  # there are no folds
     assert set(states) == {"f", "i", "s", "b", "t", "narrow", "kind"}
     text = states["s"]["vocabulary"]
     expected = TABLE.column("s").value_counts().to_pylist()

@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-# Waiting OpenMP threads of one run would take the cores from another (see `models.xgboost`).
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["gpupipe.workflow", "xgboost", "sklearn.linear_model"])
 

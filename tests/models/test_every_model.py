@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from gpupipe.models.objectives import XGBOOST, default_of
 from gpupipe.models.quantised import pages
 from gpupipe.models.xgboost import DEFAULTS, PARAMETERS
 from gpupipe.steps import Target
+
+pytestmark = pytest.mark.long
 
 TARGETS = {
     "binary": Target("binary", ("no", "yes")),
@@ -67,6 +70,12 @@ def threads_of(kind: str) -> int:
     return 2 if kind in ("xgboost", "linear") else 1
 
 
+@cache
+def trained(kind: str, task: str) -> FittedModel:
+    """The model of `problem`'s rows that tests may share: they only read it."""
+    return fit(kind, task, problem(task))
+
+
 def predict(model: FittedModel, rows: Matrix) -> np.ndarray:
     return np.concatenate([model.predict(c) for c in rows.chunks])
 
@@ -74,8 +83,7 @@ def predict(model: FittedModel, rows: Matrix) -> np.ndarray:
 @each_model_and_task
 class TestEveryModel:
     def test_predictions_have_the_promised_shape_and_are_probabilities(self, kind, task):
-        train = problem(task)
-        scores = predict(fit(kind, task, train), train)
+        scores = predict(trained(kind, task), problem(task))
         assert scores.dtype == np.float64
         assert scores.shape == ((1200, 3) if task == "multiclass" else (1200,))
         assert np.isfinite(scores).all()
@@ -87,8 +95,7 @@ class TestEveryModel:
             np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
 
     def test_a_model_survives_the_bundle_to_the_last_bit(self, kind, task):
-        train, new = problem(task), problem(task, 300, seed=9)
-        model = fit(kind, task, train)
+        new, model = problem(task, 300, seed=9), trained(kind, task)
         arrays: dict[str, np.ndarray] = {}
         text = json.dumps(pack(model.payload(), arrays))
         payload = unpack(json.loads(text), read_arrays(write_arrays(arrays), 1 << 26))
@@ -98,8 +105,7 @@ class TestEveryModel:
         assert (restored.kind, restored.rounds) == (kind, model.rounds)
 
     def test_a_row_is_scored_alone_as_in_company(self, kind, task):
-        train = problem(task)
-        model = fit(kind, task, train)
+        train, model = problem(task), trained(kind, task)
         whole = predict(model, train)
         first = train.chunks[0]
         alone = np.concatenate([model.predict(first[i : i + 1]) for i in range(5)])
@@ -108,13 +114,13 @@ class TestEveryModel:
 
     def test_chunks_do_not_matter(self, kind, task):
         new = problem(task, 100, seed=4)
-        scores = [predict(fit(kind, task, problem(task, chunks=c)), new) for c in (1, 4)]
-        np.testing.assert_array_equal(*scores)
+        whole = fit(kind, task, problem(task, chunks=1))
+        np.testing.assert_array_equal(predict(whole, new), predict(trained(kind, task), new))
 
     def test_weights_matter_and_a_weight_of_one_does_not(self, kind, task):
         if task == "ranking":
             return  # rows of a query have no weights
-        plain = predict(fit(kind, task, problem(task)), problem(task))
+        plain = predict(trained(kind, task), problem(task))
         ones = predict(fit(kind, task, problem(task, weight=np.ones(1200))), problem(task))
         np.testing.assert_array_equal(plain, ones)
         if (kind, task) == ("constant", "hazard"):
@@ -127,7 +133,7 @@ class TestEveryModel:
         assert (abs(share).mean() if timed else share.mean()) > 0.05
 
     def test_importances_name_features_and_sum_to_one(self, kind, task):
-        found = fit(kind, task, problem(task)).importances()
+        found = trained(kind, task).importances()
         if found:
             assert {name for name, _ in found} == {"w", "x", "y", "z"}
             assert sum(v for _, v in found) == pytest.approx(1)
@@ -137,7 +143,7 @@ class TestEveryModel:
     def test_training_twice_gives_the_same_model(self, kind, task):
         train = problem(task)
         np.testing.assert_array_equal(predict(fit(kind, task, train), train),
-                                      predict(fit(kind, task, train), train))
+                                      predict(trained(kind, task), train))
 
 
 @each_model

@@ -26,6 +26,8 @@ from gpupipe.parity.page import render_certificate
 from gpupipe.training import retrain, train
 from gpupipe.workflow import ingested
 
+pytestmark = pytest.mark.long
+
 ONE = EngineConfig(workers=1)
 TWO = EngineConfig(workers=2, batch_rows=37)
 STEPS = [{"impute": {"columns": "numeric", "strategy": "mean", "indicator": True}},

@@ -1,0 +1,50 @@
+"""The verbs of watching a model: one function a verb and no logic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpupipe.cli.options import Debug, Json, Trained
+from gpupipe.cli.outcome import Answer
+
+
+def monitor(
+    run: Trained,
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DATA]...", help="A prediction log, or tables: files, globs or "
+                       "folders. Left out, what the history holds is judged.")
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="1d, 12h, 10000rows or all.", show_default="1d where there "
+                                 "is a time, else all")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="The column that says when; a log has its own.")
+    ] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="The folder that keeps what was counted; what it holds "
+                                  "is not read again.")
+    ] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="The pipeline file whose `monitor` section has the rules.")
+    ] = None,
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Hold what comes in and goes out against what the model was trained on.
+
+    Ends with 4 while an alert fires.
+    """
+    from gpupipe.cli import show, show_monitor
+    from gpupipe.config import load_config
+    from gpupipe.console import bars
+
+    config = None if rules is None else load_config(rules)
+    from gpupipe import monitor as room  # slow to import: a fault in the file is told first
+
+    verdict = room.monitor(show.trained(run), data or None, window=window, time=time,
+                           history=history, rules=config, progress=bars())
+    return Answer(verdict.to_json(), lambda: show_monitor.verdict(verdict), verdict.code)

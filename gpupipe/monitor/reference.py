@@ -1,0 +1,122 @@
+"""What data looked like when the model was trained: the bundle's own states, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpupipe.bundle.scoring import Bundle
+from gpupipe.bundle.store import read_states
+from gpupipe.monitor.cells import FIRST, Bins, Coder, Levels, Pieces, Present, Values
+from gpupipe.record import PREDICTED
+
+PREDICTION = "(prediction)"
+"""What the model's own output is called among the columns."""
+
+
+PRESENT = Present()
+
+
+@dataclass(frozen=True)
+class Known:
+    """A column of the reference.
+
+    Attributes
+    ----------
+    coder : makes cells of its values.
+    cells, counts : the training rows in each cell of a value, cells ascending; None where
+        values cannot be compared, and ``why``.
+    rows : all training rows; ``missing`` and ``infinite`` of them have no number or text.
+    once : values that came once: what share of new rows will have a value never seen
+        (Good 1953, Biometrika 40).
+    """
+
+    name: str
+    dtype: str
+    coder: Coder = PRESENT
+    cells: np.ndarray | None = None
+    counts: np.ndarray | None = None
+    rows: int = 0
+    missing: int = 0
+    infinite: int = 0
+    once: int = 0
+    why: str | None = None
+
+    @property
+    def present(self) -> int:
+        """Training rows that have a value."""
+        return self.rows - self.missing - self.infinite
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The columns that a bundle's states know, by name, and the prediction."""
+
+    columns: Mapping[str, Known]
+    states: Mapping[str, Any]
+
+    @property
+    def prediction(self) -> Known | None:
+        return self.columns.get(PREDICTION)
+
+
+def reference_of(bundle: Bundle) -> Reference:
+    """The reference that lies in a bundle."""
+    states = read_states(Path(bundle.path))
+    columns = {f.name: known(f.name, f.dtype, states.get(f.name)) for f in bundle.schema}
+    columns[PREDICTION] = _prediction(bundle, states.get(PREDICTED))
+    return Reference(columns, states)
+
+
+def known(name: str, dtype: str, state: Mapping[str, Any] | None) -> Known:
+    """One column from its states, as `record.states_of` writes them."""
+    if state is None:
+        return Known(name, dtype, why="the bundle has no states of it")
+    moments = state["moments"]
+    missing, infinite = int(moments["missing"][0]), int(moments["infinite"][0])
+    rows = int(moments["count"][0]) + missing + infinite
+    plain = Known(name, dtype, rows=rows, missing=missing, infinite=infinite)
+    if dtype == "timestamp":
+        return replace(plain, why="time moves on by itself")
+    vocabulary = state.get("vocabulary")
+    levels, counts = None, np.empty(0, np.int64)
+    if vocabulary is not None and len(vocabulary["levels"]):
+        levels, counts = vocabulary["levels"], np.asarray(vocabulary["counts"]).reshape(-1)
+    once = int((counts == 1).sum())
+    if dtype == "string":
+        if levels is None:
+            return replace(plain, why="it has no values" if rows == missing else
+                           "it has more distinct values than a bundle keeps")
+        return replace(plain, coder=Levels(levels.cast(pa.string())), counts=counts, once=once,
+                       cells=FIRST + np.arange(len(levels)))
+    if levels is not None and dtype in ("int64", "bool"):
+        values = levels.cast(pa.int64()).to_numpy()
+        order = np.argsort(values)
+        return replace(plain, coder=Values(values[order]), counts=counts[order], once=once,
+                       cells=FIRST + 2 * np.arange(len(values)) + 1)
+    histogram, extremes = state.get("histogram"), state.get("extremes")
+    if histogram is None or extremes is None or not len(histogram["bins"]):
+        return replace(plain, why="it has no values")
+    low, high = float(extremes["low"][0]), float(extremes["high"][0])
+    pieces = state.get("pieces")
+    if pieces is not None and high > low:
+        counts = np.asarray(pieces["counts"])
+        held = np.flatnonzero(counts)
+        return replace(plain, coder=Pieces(low, high, len(counts)), cells=FIRST + 1 + held,
+                       counts=counts[held])
+    return replace(plain, coder=Bins(low, high), cells=FIRST + np.asarray(histogram["bins"]),
+                   counts=np.asarray(histogram["counts"]))
+
+
+def _prediction(bundle: Bundle, state: Mapping[str, Any] | None) -> Known:
+    """The out-of-fold scores, or labels where there are more than two classes."""
+    dtype = "string" if len(bundle.classes) > 2 else "float64"
+    if state is None:
+        return Known(PREDICTION, dtype,
+                     why="the bundle has no out-of-fold predictions to compare with")
+    return known(PREDICTION, dtype, state["output"])

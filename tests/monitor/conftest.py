@@ -1,0 +1,25 @@
+"""A small trained bundle to watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from common.watched import table
+
+import gpupipe
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two classes, trained on 4,000 rows, calibrated."""
+    folder = tmp_path_factory.mktemp("watched")
+    pq.write_table(table(4000, 0), folder / "train.parquet")
+    done = gpupipe.run({
+        "data": {"source": str(folder / "train.parquet"), "target": "y", "drop": ["t"]},
+        "model": {"kind": "linear"}, "explain": False, "calibrate": "sigmoid",
+        "split": {"folds": 3, "holdout": 0}, "evaluate": {"resamples": 10, "baselines": []},
+        "engine": {"workers": 1},
+    }, runs=folder / "runs")
+    return done.bundle
