@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gpupipe.cli import models, serving
+from gpupipe.cli import experiment, models, serving, skew
 from gpupipe.cli import monitor as monitoring
 from gpupipe.cli.options import Debug, Json, Trained
 from gpupipe.cli.options import example as _example
@@ -28,9 +28,12 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/l
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, a glob or a folder.")]
 
 app.add_typer(models.app, name="models")
+app.add_typer(experiment.app, name="experiment")
 app.command(**_example("gpupipe serve runs/latest --port 8000 --workers 2"))(serving.serve)
 app.command(**_example("gpupipe monitor runs/latest logs/ --window 1d --history watched"))(
     monitoring.monitor)
+app.command(**_example("gpupipe skew models/churn predictions --source features.parquet --key id"))(
+    skew.skew)
 
 
 def _version(wanted: bool) -> None:
