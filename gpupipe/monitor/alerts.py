@@ -20,6 +20,7 @@ from typing import Any
 from gpupipe.checkpoints import digest
 from gpupipe.config.sinks import SinkConfig
 from gpupipe.monitor.history import read_json, write_json
+from gpupipe.monitor.judge import INSUFFICIENT
 from gpupipe.monitor.sinks import Undelivered, message_of, send
 from gpupipe.monitor.verdict import Verdict
 
@@ -30,6 +31,8 @@ EVENTS = 500
 WAITING = 100
 """Messages that wait for a sink that is down, the newest."""
 FIRES, CHANGED, RESOLVED = "fires", "changed", "resolved"
+QUALITY = ("quality", "estimate")
+"""Kinds of findings that are about metrics."""
 
 
 def raised(verdict: Verdict) -> dict[str, dict[str, Any]]:
@@ -39,17 +42,18 @@ def raised(verdict: Verdict) -> dict[str, dict[str, Any]]:
     """
     wanted, found = set(verdict.config.alert_on), {}
     numbers = {w.number: w for w in _windows(verdict)}
+    matured = {w.number: w for w in verdict.matured}
     for finding in reversed(verdict.findings):
-        window = numbers.get(finding["window"])
+        window = (matured if finding["kind"] in QUALITY else numbers).get(finding["window"])
         if window is None or finding["state"] not in wanted:
             continue
-        labels = {k: str(finding[k]) for k in ("column", "metric", "slice", "measure")
+        labels = {k: str(finding[k]) for k in ("column", "slice", "measure")
                   if finding.get(k) is not None}
         name = key_of(finding)
-        found[name] = _alert(verdict, window, name, finding["state"], finding.get("kind", "column"),
-                             labels, finding["text"])
+        found[name] = _alert(verdict, window, name, finding["state"], finding["kind"], labels,
+                             finding["text"])
     for window in numbers.values():
-        state = verdict.state_of(window)
+        state = window.state
         told = any(a["window"] == window.number and a["state"] == state for a in found.values())
         if state in wanted and not told:
             text = f"the window of {window.start} is {state}: {window.rows:,} rows"
@@ -58,10 +62,8 @@ def raised(verdict: Verdict) -> dict[str, dict[str, Any]]:
 
 
 def key_of(finding: Mapping[str, Any]) -> str:
-    """What an alert is known by: ``column/age``, ``metric/roc_auc/plan: basic``."""
-    about = [finding.get("kind", "column"),
-             finding.get("column") or finding.get("metric") or finding.get("measure"),
-             finding.get("slice")]
+    """What an alert is known by: ``column/age``, ``quality/roc_auc/plan=basic``."""
+    about = [finding["kind"], finding.get("column") or finding["measure"], finding.get("slice")]
     return "/".join(str(part) for part in about if part is not None)
 
 
@@ -130,20 +132,17 @@ def _news(state: dict[str, Any], verdict: Verdict) -> list[dict[str, Any]]:
 
 def over(key: str, verdict: Verdict) -> bool:
     """Whether the windows that may raise it have judged what it is about."""
-    if key == "window":
+    kind = key.partition("/")[0]
+    if kind == "window":
         return bool(verdict.judged)
-    quality = verdict.quality.get("windows") or {}
-    for window in verdict.judged:
-        for column in window.columns:
-            kind = "prediction" if column.column == "(prediction)" else "column"
-            if column.state != "insufficient" and key == key_of(
-                    {"kind": kind, "column": column.column, "slice": column.slice}):
-                return True
-        own = quality.get(str(window.number), {})
-        if not key.startswith(("column/", "prediction/")) and own.get(
-                "state", "insufficient") != "insufficient":
-            return True
-    return False
+    if kind == "quality":  # what labels said is not taken back by an estimate
+        return any(verdict.quality_of(w).get("labelled", 0) >= verdict.config.least
+                   for w in verdict.matured)
+    if kind == "estimate":
+        return bool(verdict.matured)
+    return any(column.state != INSUFFICIENT and key == key_of(
+        {"kind": kind, "column": column.column, "slice": column.slice})
+        for window in verdict.judged for column in window.columns)
 
 
 def _delivered(sink: SinkConfig, state: dict[str, Any], folder: Path, base: Path) -> int:

@@ -19,11 +19,13 @@ from gpupipe.config.monitor import MonitorConfig
 from gpupipe.evaluate.explain_search import benjamini_hochberg
 from gpupipe.monitor.counts import Counts
 from gpupipe.monitor.measures import MEASURES, Found, Measure, Pair, Shape
-from gpupipe.monitor.reference import PREDICTION, Reference
+from gpupipe.monitor.reference import CONFIDENCE, PREDICTION, Reference
 from gpupipe.monitor.scan import ROWS, Observed, Slicing
 from gpupipe.monitor.windows import Windows
 
 OK, WARN, ALERT, INSUFFICIENT = "ok", "warn", "alert", "insufficient"
+OF_CONTRACT = ("unfit", "infinite", "unseen", "beyond_range")
+"""The measures that judge a slice: what a row has to keep to, whatever slice it is in."""
 WORST = (ALERT, WARN, OK, INSUFFICIENT)
 """From the worst to what says nothing."""
 
@@ -148,7 +150,8 @@ class Judge:
 
     def _columns(self) -> list[str]:
         return [c for c in self.reference.columns
-                if self.config.columns is None or c in self.config.columns or c == PREDICTION]
+                if self.config.columns is None
+                or c in (*self.config.columns, PREDICTION, CONFIDENCE)]
 
     def _column(
         self, name: str, slice_: str | None, rows: int, cells: np.ndarray, counts: np.ndarray
@@ -161,8 +164,11 @@ class Judge:
             why = f"{pair.rows:,} rows, and {config.least:,} are needed"
         if why is not None:
             return Judged(name, slice_, rows, INSUFFICIENT, why=why), []
-        wanted = MEASURES if config.measures is None else config.measures
-        found = [(MEASURES[m], f) for m in wanted if (f := MEASURES[m].compute(pair)) is not None]
+        wanted = list(MEASURES if config.measures is None else config.measures)
+        if slice_ is not None:  # the reference is of all rows: what it is within one is not known
+            wanted = [m for m in wanted if m in OF_CONTRACT]
+        found = [(MEASURES[m], f) for m in wanted if known.only is None or m in known.only
+                 if (f := MEASURES[m].compute(pair)) is not None]
         why = known.why
         if why is None and not pair.compared:
             values = int(pair.counts.sum())

@@ -9,7 +9,7 @@ from typing import Any
 from gpupipe.config.monitor import MonitorConfig
 from gpupipe.monitor.judge import ALERT, INSUFFICIENT, WARN, Judged, Window, worst_of
 from gpupipe.monitor.measures import MEASURES
-from gpupipe.monitor.reference import PREDICTION
+from gpupipe.monitor.reference import CONFIDENCE, PREDICTION
 
 FIRING = 4
 """The exit code while an alert fires."""
@@ -45,18 +45,31 @@ class Verdict:
         enough = [w for w in self.windows if self.state_of(w) != INSUFFICIENT]
         return enough[-self.config.last:]
 
+    @property
+    def matured(self) -> list[Window]:
+        """The newest windows whose quality was judged: labels come late, so they may be older."""
+        known = [w for w in self.windows if self.quality_of(w).get("state", INSUFFICIENT)
+                 != INSUFFICIENT]
+        return known[-self.config.last:]
+
+    def quality_of(self, window: Window) -> Mapping[str, Any]:
+        """What is known of a window's quality; empty where nothing is."""
+        found: Mapping[str, Any] = (self.quality.get("windows") or {}).get(str(window.number), {})
+        return found
+
     def state_of(self, window: Window) -> str:
         """A window's state, its quality included."""
-        own = (self.quality.get("windows") or {}).get(str(window.number), {})
-        return worst_of([window.state, own.get("state", INSUFFICIENT)])
+        return worst_of([window.state, self.quality_of(window).get("state", INSUFFICIENT)])
 
     @property
     def state(self) -> str:
-        return worst_of(self.state_of(w) for w in self.judged)
+        return worst_of([*(self.state_of(w) for w in self.judged),
+                         *(self.quality_of(w)["state"] for w in self.matured)])
 
     @property
     def firing(self) -> bool:
         states = {self.state_of(w) for w in self.judged}
+        states |= {self.quality_of(w)["state"] for w in self.matured}
         states |= {self.state_of(self.windows[-1])} if self.windows else {INSUFFICIENT}
         return bool(states & set(self.config.alert_on))
 
@@ -72,9 +85,8 @@ class Verdict:
             for column in window.columns:
                 if column.state in (ALERT, WARN):
                     found.append(finding(window, column))
-            own = (self.quality.get("windows") or {}).get(str(window.number), {})
             found += [{"window": window.number, "start": window.start, **f}
-                      for f in own.get("findings", ())]
+                      for f in self.quality_of(window).get("findings", ())]
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -83,7 +95,8 @@ class Verdict:
             "format": 1, "state": self.state, "firing": self.firing, "exit_code": self.code,
             "model": dict(self.model), "window": self.cut,
             "false_alarms": self.config.false_alarms, "alert_on": list(self.config.alert_on),
-            "judged": [w.number for w in self.judged], "findings": self.findings,
+            "judged": [w.number for w in self.judged],
+            "matured": [w.number for w in self.matured], "findings": self.findings,
             "windows": [{**w.to_json(), "overall": self.state_of(w)} for w in self.windows],
             "quality": dict(self.quality), "scanned": dict(self.scanned),
             "notes": list(self.notes),
@@ -94,13 +107,14 @@ def finding(window: Window, column: Judged) -> dict[str, Any]:
     """A column that is not ok, with the measure that says so and a sentence."""
     worst = column.worst
     assert worst is not None
-    what = "the predictions" if column.column == PREDICTION else column.column
+    what = {PREDICTION: "the predictions", CONFIDENCE: "the predictions' confidence"}.get(
+        column.column, column.column)
     where = f" where {column.slice}" if column.slice else ""
     text = (f"{what}{where}: {MEASURES[worst.name].title} {worst.value:.3g} (without noise "
             f"{worst.effect:.3g}; q = {worst.q:.2g})")
     if worst.name == "unseen" and column.unseen:
         text += ": " + ", ".join(map(repr, list(column.unseen)[:3]))
     return {"window": window.number, "start": window.start, "state": column.state,
-            "kind": "prediction" if column.column == PREDICTION else "column",
+            "kind": "prediction" if column.column in (PREDICTION, CONFIDENCE) else "column",
             "column": column.column, "slice": column.slice, "measure": worst.name,
             "value": worst.value, "effect": worst.effect, "q": worst.q, "text": text}

@@ -90,7 +90,7 @@ def test_a_click_shows_the_distribution_then_and_now(history, page):
     names = [c["name"] for c in data["columns"]]
     shown = part(dom(history / "page.html", f"c{names.index('x')}w5"), "detail")
     assert "<bdi>x</bdi>" in shown and "2023-11-20, 1,440 rows" in shown
-    assert "training, 4,000 rows" in shown
+    assert f"training, {data['columns'][names.index('x')]['then']['rows']:,} rows" in shown
     then, now = (re.search(rf'class="{css}" d="([^"]*)"', shown)[1]
                  for css in ("bar then", "outline now"))
     assert then.count("Z") == len(data["columns"][names.index("x")]["then"]["then"])
