@@ -159,7 +159,8 @@ def _wrong(row: int, name: str, dtype: str, value: Any) -> Refused:
         code = "out_of_range" if abs(value) > EXACT else "wrong_type"
     elif dtype == "float32" and type(value) in (int, float):
         code = "out_of_range"
-    hint = {"float32": "write numbers without quotes, at most 3.4e38", "float64": "write numbers without quotes",
+    hint = {"float32": "write numbers without quotes, up to 3.4e38",
+            "float64": "write numbers without quotes",
             "int64": "whole numbers lie between -2^63 and 2^63 - 1",
             "timestamp": "write a time by ISO 8601"}.get(dtype)
     return misfit(code, f"row {row}, column {name!r}: expected {EXPECTED[dtype]}, "
