@@ -465,6 +465,6 @@ def records_table(records: Sequence[Mapping[str, Any]], schema: Schema) -> pa.Ta
             values.append(value)
         try:
             columns.append(pa.array(values, ARROW_TYPES[field.dtype]))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
             raise DataError(f"column {field.name!r} takes {field.dtype}: {error}") from None
     return pa.Table.from_arrays(columns, names=schema.names)
