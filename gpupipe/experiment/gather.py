@@ -176,7 +176,7 @@ def _columns(
     arms = None if config.arms is None else tuple(config.arms)
     where = {c: level_text(v) for c, v in config.where.items()}
     wanted = Wanted(config.unit, config.arm if arm else None, arms, tuple(config.slices),
-                    tuple(dict.fromkeys(mine)), where, tuple(config.metrics))
+                    tuple(dict.fromkeys(mine)), where, _extremes(config), tuple(config.metrics))
     if other is None:
         return wanted, None, key
     for of in (table, other):
@@ -186,7 +186,14 @@ def _columns(
                 if key else "which column names a row of the outcomes in both tables?",
                 where=of.source, hint="--on prediction_id, or name the unit",
             )
-    return wanted, Wanted(key, None, None, (), tuple(dict.fromkeys(theirs)), {}), key
+    values = tuple(dict.fromkeys(theirs))
+    extremes = _extremes(config) if key == config.unit else values
+    return wanted, Wanted(key, None, None, (), values, {}, extremes), key
+
+
+def _extremes(config: ExperimentConfig) -> tuple[str, ...]:
+    """The columns whose least or greatest value may be a unit's own."""
+    return tuple(m.source for m in config.metrics if m.aggregate in ("auto", "max", "min"))
 
 
 def _no_column(
@@ -285,7 +292,8 @@ def _of_units(
     crossed = units.least[:, 0] != units.greatest[:, 0]
     examples = tuple(str(u) for u in
                      units.ids.take(pa.array(np.flatnonzero(crossed)[:EXAMPLES])).to_pylist())
-    units = units.take(np.flatnonzero(~crossed))
+    if crossed.any():
+        units = units.take(np.flatnonzero(~crossed))
     if not len(units):
         raise DataError("every unit was seen in several arms", hint="is the unit's column right?")
     assert config.arms is not None
