@@ -159,6 +159,9 @@ def _columns(
     key = on or config.unit or ""
     mine, theirs = [], []
     for metric in config.metrics:
+        if config.unit is None and (metric.denominator == "rows" or metric.aggregate != "auto"):
+            raise ConfigError(f"{metric.name!r} is of several rows of a unit, and each row is one",
+                              hint="name the column of the unit: unit: user_id")
         for name in metric.columns():
             if name in schema and (other is None or name == key or name not in other.schema):
                 _numeric(name, schema, table.source)
