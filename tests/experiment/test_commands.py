@@ -151,7 +151,7 @@ def test_the_page_is_one_file_that_says_the_verdict(
     ask("analyse", users, "--plan", experiment, "--page", page)
     html = page.read_text()
     for text in ("Ship it", "The new ranker sells more.", "Can we trust it?", "Guardrails",
-                 "For whom?", "no loss", "Next"):
+                 "For whom?", "within margin", "Next"):
         assert text in html, text
     assert "http://" not in html and "https://" not in html and "<script" not in html
 
