@@ -295,6 +295,15 @@ def summary(out: Outcome, warm: float = 0.0) -> dict[str, Any]:
     }
 
 
+def finite(value: Any) -> Any:
+    """Figures as JSON knows them: null for the latency of an answer that never came."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
 # The generator's own ceiling -----------------------------------------------------------------
 
 TRIVIAL = r"""
@@ -373,7 +382,7 @@ def main() -> int:
                               args.connections)
         found = summary(generator.fire(
             arrivals(args.rate, args.warm + args.seconds, args.arrivals)), args.warm)
-    print(json.dumps(found, indent=1))
+    print(json.dumps(finite(found), indent=1))
     return 0
 
 

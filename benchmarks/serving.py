@@ -11,10 +11,11 @@ counted from when each request was due, stays within each bound and no request f
 
 In the first turn every configuration of every contender is tried (workers; a rival's function in a
 thread or in the event loop); from the second on, the one that kept the highest rate stands for its
-contender. Contenders take turns, with a server started anew for each; medians over the turns are
-compared. Logs go to a file at every server's default level.
+contender. `--like FILE` takes the choice of an earlier result instead. Contenders take turns, with
+a server started anew for each; medians over the turns are compared. Logs go to a file at every
+server's default level.
 
-`--cores apart`: generator on one core, server on another. `--cores shared`: both on both.
+`--cores shared`: generator and server on all cores; `--cores apart`: on one core each.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from open_loop import Generator, arrivals, await_port, ceiling, request, summary
+from open_loop import Generator, arrivals, await_port, ceiling, finite, request, summary
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TEXT = ("workclass", "education", "marital-status", "occupation", "relationship", "race", "sex",
         "native-country")
-UP, DOWN = 1.08, 1.15
+UP, DOWN = 1.1, 1.25
 """The ratio of one rate to the next."""
 LIMIT = 3.0
 """What is asked of gpupipe: so many times the rate of each rival at the same p99."""
@@ -196,27 +197,27 @@ def busy(group: int) -> tuple[float, float, float]:
 def capacity(generator: Generator) -> float:
     """Requests a second of a closed loop, every connection always busy: where the search begins."""
     generator.patience, rate, n = 60.0, 0.0, 64
-    for _ in range(3):
+    for _ in range(2):
         out = generator.fire(np.zeros(n))
         if (out.status != 200).any():
             index = int((out.status != 200).argmax())
             raise SystemExit(f"status {out.status[index]}: {out.samples.get(index, b'')[:400]!r}")
         rate = n / out.seconds
-        n = max(64, round(rate * 1.5))
+        n = max(64, round(rate * 2))
     generator.patience = 3.0
     return rate
 
 
 def stepped(generator: Generator, group: int, seconds: float, bounds: Sequence[float]
             ) -> list[Result]:
-    """What every rate gave: up until two in a row break the widest bound, then down until all are
-    kept."""
+    """What every rate gave: up until two in a row break the widest bound, then down until all
+    bounds are kept that half of the requests keep."""
     steps: list[Result] = []
 
     def step(rate: float) -> float:
         before = busy(group)
         # A slow server is watched for longer, so that there are requests enough for a p99.
-        out = generator.fire(arrivals(rate, 0.5 + max(seconds, min(600 / rate, 15)),
+        out = generator.fire(arrivals(rate, 0.5 + max(seconds, min(400 / rate, 2 * seconds)),
                                       seed=len(steps)))
         after = busy(group)
         wall, own, whole = (b - a for a, b in zip(before, after, strict=True))
@@ -228,17 +229,16 @@ def stepped(generator: Generator, group: int, seconds: float, bounds: Sequence[f
             time.sleep(2)  # what the server still has to answer is no part of the next step
         return np.inf if found["errors"] else float(found["p99_ms"])
 
-    start = rate = 0.7 * capacity(generator)
+    start = rate = 0.75 * capacity(generator)
     misses = 0
     while misses < 2:
         misses = 0 if step(rate) <= max(bounds) else misses + 1
         rate *= UP
-    rate, least = start, steps[0]["p99_ms"]
-    for _ in range(8):
-        if least <= min(bounds):
+    for lower in range(1, 9):
+        slowest = min(steps, key=lambda s: s["rate"])
+        if all(kept(steps, b) or slowest["p50_ms"] > b for b in bounds):
             break
-        rate /= DOWN
-        least = step(rate)
+        step(start / DOWN**lower)
     return sorted(steps, key=lambda s: s["rate"])
 
 
@@ -314,9 +314,9 @@ def compared(turns: Sequence[Result], rows: int, bounds: Sequence[float]) -> Res
 
 
 def chosen(turns: Sequence[Result], rows: int, bounds: Sequence[float]) -> dict[str, str]:
-    """The configuration of each contender that kept the highest rate in its first turn, at the
-    middle bound, or at the widest where that tells nothing."""
-    order = [sorted(bounds)[len(bounds) // 2], max(bounds)]
+    """The configuration of each contender that kept the highest rate in its first turn: at the
+    middle bound, or at wider ones where that tells nothing."""
+    order = sorted(bounds)[len(bounds) // 2 :]
     best: dict[str, Result] = {}
     first: dict[tuple[str, str], Result] = {}
     for turn in turns:
@@ -357,12 +357,14 @@ def main() -> int:
     parser.add_argument("--rival-python", required=True, metavar="PYTHON",
                         help="an interpreter with mlflow, FastAPI, uvicorn and XGBoost")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 100], help="rows a request")
-    parser.add_argument("--bounds", type=float, nargs="+", default=[10, 25, 50], help="of p99, ms")
+    parser.add_argument("--bounds", type=float, nargs="+", default=[10, 25, 50, 100],
+                        help="of p99, ms")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a step")
-    parser.add_argument("--cores", choices=["apart", "shared"], default="apart")
+    parser.add_argument("--cores", choices=["shared", "apart"], default="shared")
     parser.add_argument("--connections", type=int, default=128)
     parser.add_argument("--only", nargs="+", choices=["gpupipe", "mlflow", "fastapi"])
+    parser.add_argument("--like", type=Path, help="a result whose configurations are taken")
     parser.add_argument("--port", type=int, default=18110)
     parser.add_argument("--work", type=Path, default=Path("runs", "benchmarks", "serving"))
     parser.add_argument("--out", type=Path)
@@ -373,13 +375,16 @@ def main() -> int:
              if args.only is None or c.name in args.only]
     whole: Result = {"facts": facts(args), "generator": {}, "compared": {}, "turns": []}
     records, turns = people(args.data), whole["turns"]
+    earlier = json.loads(args.like.read_text())["compared"] if args.like else {}
     one = json.dumps({"records": records[:1]}).encode()
     whole["generator"] = ceiling(args.port + 1, one)
     for rows in args.rows:
         for number in range(args.turns):
-            best = chosen(turns, rows, args.bounds)
+            best = {name: t["how"] for name, t in
+                    next(iter(earlier.get(str(rows), {}).values()), {}).items()} \
+                or chosen(turns, rows, args.bounds)
             for contender in known:
-                if number and best[contender.name] != contender.how:
+                if best.get(contender.name, contender.how) != contender.how:
                     continue
                 turn = one_turn(contender, records, rows, args)
                 turns.append({"turn": number} | turn)
@@ -401,8 +406,8 @@ def told(whole: Result) -> Result:
     first = {t["contender"]: np.array(t["first"]) for t in whole["turns"]}
     apart = {f"{a} - {b}": float(np.abs(first[a] - first[b]).mean())
              for a in first for b in first if a < b and len(first[a]) == len(first[b])}
-    return whole | {"mean_difference_of_answers": apart, "turns": [
-        {k: v for k, v in t.items() if k != "first"} for t in whole["turns"]]}
+    return finite(whole | {"mean_difference_of_answers": apart, "turns": [
+        {k: v for k, v in t.items() if k != "first"} for t in whole["turns"]]})
 
 
 if __name__ == "__main__":

@@ -201,7 +201,14 @@ def levels_of(
     trained: Trained, column: str, buckets: Sequence[int]
 ) -> tuple[np.ndarray, list[str]]:
     """Level codes of the judged rows, and the levels' names; numbers by quintile."""
-    values = read_column(trained, column, buckets)
+    return level_codes(read_column(trained, column, buckets), trained.dataset.schema[column].dtype)
+
+
+def level_codes(values: pa.Array | np.ndarray, dtype: str) -> tuple[np.ndarray, list[str]]:
+    """Level codes (-1: missing) and names of a column's values; numbers, float64, by quintile.
+
+    ``dtype`` is the column's: a timestamp's values are microseconds.
+    """
     if isinstance(values, pa.Array):
         encoded = values.dictionary_encode()
         codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -213,7 +220,7 @@ def levels_of(
         return codes, [f"{v:g}" for v in distinct]
     edges = np.unique(np.quantile(values[~missing], [0, 0.2, 0.4, 0.6, 0.8, 1]))
     codes = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-    names = [_span(low, high, trained.dataset.schema[column].dtype)
+    names = [_span(low, high, dtype)
              for low, high in itertools.pairwise(edges)]
     return np.where(missing, -1, codes), names
 

@@ -202,20 +202,44 @@ def bounds_columns(bounds: np.ndarray | None, classes: Sequence[str]) -> dict[st
     return {name: bounds[:, i] for i, name in enumerate(names)}
 
 
-def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str, Any]:
-    """Judge a trained pipeline on labelled data: each metric with its interval.
+@dataclass(frozen=True)
+class Labelled:
+    """The rows of a source that have a label, as a bundle scores them.
 
-    Rows without a label are left out and counted. Raises DataError for labels that training
-    never saw, and where there is no labelled row.
+    Attributes
+    ----------
+    y : class codes int ``[n]``, or values float64 ``[n]`` (see `data.outcomes`).
+    prediction : as `evaluate.scores.evaluate` takes it.
+    weight, bounds : sample weights or None; what `Bundle.scored` gives around the scores, or None.
+    at : the rows' numbers in the source, from 0, int64 ``[n]``.
+    more : further columns of these rows, as they were asked for.
     """
-    bundle = load(target)
+
+    y: np.ndarray
+    prediction: np.ndarray
+    weight: np.ndarray | None
+    bounds: np.ndarray | None
+    at: np.ndarray
+    more: pa.Table
+    quarantined: int
+    notes: list[str]
+
+
+def labelled(
+    bundle: Bundle, source: object, more: Sequence[str] = (), *, progress: Any = None
+) -> Labelled:
+    """Score a source's rows that have a label, with their labels, weights and ``more`` columns.
+
+    Raises DataError for labels that training never saw, for columns that are not there, and where
+    no row has a label.
+    """
     if bundle.task == "unsupervised":
         raise ConfigError("this model learned without a target: there are no labels to judge it by",
                           hint="`gpupipe show` has its metrics, `gpupipe predict` scores new rows")
     name, notes = bundle.info["target"], []
     weight_name = bundle.info["weight"]
     event, events = bundle.info.get("event"), []
-    scores, bounds, targets, weights = [], [], [], []
+    scores, bounds, targets, weights, others = [], [], [], [], []
     judging = {name: bundle.info["target_dtype"]}
     judging |= {event["column"]: event["dtype"]} if event else {}
     group = bundle.info["group"] if bundle.task == RANKING else []
@@ -228,13 +252,19 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
         for column in group:
             if column not in dataset.schema:
                 raise DataError(f"there is no column {column!r} of queries", where=dataset.source)
-        columns = list(dict.fromkeys([*bundle.schema.names, *extra, *group]))
+        for column in more:
+            if column not in dataset.schema:
+                near = did_you_mean(column, dataset.schema.names)
+                raise DataError(f"there is no column {column!r}", where=dataset.source,
+                                hint=f"did you mean {near!r}?" if near else None)
+        columns = list(dict.fromkeys([*bundle.schema.names, *extra, *group, *more]))
         with stage(progress, "evaluate", dataset.rows) as advance:
             for table in dataset.stream(columns, BATCH_ROWS):
                 predicted, around = bundle.scored(table)
                 scores.append(predicted)
                 bounds += [] if around is None else [around]
                 targets.append(_plain(table.column(name)))
+                others.append(pa.table({n: _plain(table.column(n)) for n in more}))
                 if group:
                     queries.append(pa.table({n: _plain(table.column(n)) for n in group}))
                 if event:
@@ -260,20 +290,35 @@ def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str,
         raise DataError(f"no row has a value of {name!r} to judge by")
     if not known.all():
         notes.append(f"{int((~known).sum()):,} rows without {name!r} were left out")
-    weight = np.concatenate([w.to_numpy() for w in weights])[known] if weights else None
-    p = np.concatenate(scores)[known]
+    at = np.flatnonzero(known)
+    return Labelled(
+        y[known], np.concatenate(scores)[known],
+        np.concatenate([w.to_numpy() for w in weights])[known] if weights else None,
+        np.concatenate(bounds)[known] if bounds else None, at,
+        pa.concat_tables(others, promote_options="permissive").take(at) if more else pa.table({}),
+        quarantined, notes)
+
+
+def evaluate(target: Path, source: object, *, progress: Any = None) -> dict[str, Any]:
+    """Judge a trained pipeline on labelled data: each metric with its interval.
+
+    Rows without a label are left out and counted. Raises DataError for labels that training
+    never saw, and where there is no labelled row.
+    """
+    bundle = load(target)
+    rows = labelled(bundle, source, progress=progress)
+    p = rows.prediction
     found = score(
-        bundle.task, y[known], p, weight=weight,  # type: ignore[arg-type]
+        bundle.task, rows.y, p, weight=rows.weight,  # type: ignore[arg-type]
         metrics=bundle.info["metrics"], classes=bundle.classes,
         labels=(p > bundle.threshold).astype(np.float64) if bundle.task == "binary" else None,
     )
     answer: dict[str, Any] = {
-        "metrics": {n: s.to_json() for n, s in found.items()}, "rows": int(known.sum()),
-        "quarantined": quarantined, "notes": notes, "bundle": str(bundle.path),
+        "metrics": {n: s.to_json() for n, s in found.items()}, "rows": len(rows.y),
+        "quarantined": rows.quarantined, "notes": rows.notes, "bundle": str(bundle.path),
     }
-    if bounds:
-        held = on_new_data(bundle.info["intervals"], y[known], p, np.concatenate(bounds)[known],
-                           weight)
+    if rows.bounds is not None:
+        held = on_new_data(bundle.info["intervals"], rows.y, p, rows.bounds, rows.weight)
         answer["intervals"] = held
         answer["notes"].append(held["text"])
     return answer

@@ -42,7 +42,11 @@ GPU_TESTS = pytest.StashKey[int]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that need a GPU where there is none; the summary says how many."""
+    """Leave out the tests that need a GPU where there is none; the summary says how many.
+
+    Files that take long come first, so that no process is left alone with one in the end.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     config.stash[GPU_TESTS] = len(gpu)
     if gpu and no_gpu() is not None:

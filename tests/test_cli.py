@@ -22,6 +22,8 @@ from gpupipe.config import load_config
 from gpupipe.data.demo import write_demo
 from gpupipe.errors import ConfigError
 
+pytestmark = pytest.mark.long
+
 VERBS = (
     "init", "check", "plan", "run", "cross-validate", "predict", "evaluate", "show", "doctor",
     "demo", "schema", "parity", "compare",
@@ -90,7 +92,8 @@ def test_every_verb_of_the_path_works_on_the_demo_s_run(demo, here):
 def test_a_run_in_the_terminal_shows_metrics_report_and_what_comes_next(demo):
     (demo / "shop" / "quick.yaml").write_text(
         "data: {source: churn.csv, target: churned, drop: [customer_id]}\n"
-        "split: {folds: 0}\nmodel: {params: {n_estimators: 10}}\nevaluate: {resamples: 50}\n"
+        "split: {folds: 0}\nmodel: {params: {n_estimators: 10}}\n"
+        "evaluate: {resamples: 50, baselines: []}\nexplain: {rows: 0}\n"
     )
     done = run("run", "quick.yaml", "--runs", "more", cwd=demo / "shop")
     assert done.returncode == 0, done.stderr

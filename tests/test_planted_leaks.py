@@ -12,6 +12,8 @@ import pytest
 import yaml
 from common.planted import CLEAN, PLANTED
 
+pytestmark = pytest.mark.long
+
 SLOW = pytest.mark.skipif(not os.environ.get("GPUPIPE_SLOW"), reason="GPUPIPE_SLOW=1 runs it")
 ROWS = 4_000
 WARNED = {"windows over the cut"}

@@ -19,6 +19,8 @@ from gpupipe import workflow
 from gpupipe.checkpoints import Checkpoints, sweep, temporary_name
 from gpupipe.errors import DataError
 
+pytestmark = pytest.mark.long
+
 ROWS = 2_000
 KINDS = ("profile-part", "profile", "scan-part", "scan", "rounds", "model")
 POINTS = [

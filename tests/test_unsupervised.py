@@ -16,6 +16,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import gpupipe
 from gpupipe import workflow
+from gpupipe.cli.outcome import call
 from gpupipe.config import parse_config
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.steps import STEPS
@@ -167,22 +168,24 @@ def test_a_bundle_scores_the_same_in_a_process_without_scikit_learn(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_real_table_is_clustered_by_the_command_line(shared_data, tmp_path):
+def test_a_real_table_is_clustered_by_the_command_line(shared_data, tmp_path, monkeypatch, capfd):
     source = shared_data / "housing" / "housing.csv"
     (tmp_path / "pipeline.yaml").write_text(
         f"data: {{source: {source}}}\nsplit: {{folds: 2}}\n"
         "model: {kind: kmeans, n_clusters: 8}\n")
 
-    def call(*arguments: str) -> dict:
-        done = subprocess.run([sys.executable, "-m", "gpupipe.cli", *arguments, "--json"],
-                              capture_output=True, text=True, check=False, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr + done.stdout
-        return json.loads(done.stdout)
+    monkeypatch.chdir(tmp_path)
 
-    assert call("run", "pipeline.yaml")["metrics"]["silhouette_score"]["value"] > 0.15
-    call("predict", "runs/latest", str(source), "--output", "p.csv")
+    def answered(*arguments: str) -> dict:
+        code = call([*arguments, "--json"])
+        out, err = capfd.readouterr()
+        assert code == 0, err + out
+        return json.loads(out)
+
+    assert answered("run", "pipeline.yaml")["metrics"]["silhouette_score"]["value"] > 0.15
+    answered("predict", "runs/latest", str(source), "--output", "p.csv")
     assert (tmp_path / "p.csv").read_text().startswith('"row","cluster","distance"\n0,')
-    assert call("show", "runs/latest")["metrics"]["adjusted_rand_score"]["value"] > 0.3
+    assert answered("show", "runs/latest")["metrics"]["adjusted_rand_score"]["value"] > 0.3
 
 
 # What the pipeline file may not say -----------------------------------------------------------

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from dataclasses import field as unshown
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +18,21 @@ from gpupipe.data.normalise import logical_type, normalise
 from gpupipe.data.schema import ARROW_TYPES, Schema
 from gpupipe.engine.collections import is_collection, map_rows
 from gpupipe.engine.frames import NumpyFrames
+from gpupipe.engine.machine import cores
 from gpupipe.errors import DataError, did_you_mean
 from gpupipe.models.unsupervised import typed
 from gpupipe.scorer.rows import RowPath, Unfit, held_against
 from gpupipe.transforms.graph import Batch, feature_names, matrix
 
 BATCH_ROWS = 131_072
+"""Tables are read in batches of so many rows."""
+PIECE_ROWS = 8_192
+"""Tables are scored in pieces of so many rows: their features stay in a core's cache."""
 FEW_RECORDS = 32
-"""So many records are scored one by one; a table of more takes less time a row."""
+"""So many records are scored one by one; a matrix of more takes less time a row."""
+SOME_RECORDS = 1_024
+"""The columns of so many records are made value by value; those of a table take less time a row."""
+T = TypeVar("T")
 SCORE_TOLERANCE = 1e-6
 """How far a golden row's score may be off: trees add float32 numbers, in an order that a
 processor may choose. Features must agree to the bit."""
@@ -89,7 +97,7 @@ class Bundle:
         if is_collection(table):
             names = self.feature_names
             return map_rows(table, self.features, names, np.empty((0, len(names)), np.float32))
-        return np.concatenate(list(self._matrices(as_table(table))))
+        return np.concatenate(self._by_pieces(as_table(table), lambda m: m))
 
     def predict_proba(self, table: Any) -> Any:
         """Class probabilities, float64 ``[n, classes]`` in the order of `classes`.
@@ -170,15 +178,22 @@ class Bundle:
         Raises DataError naming record and column where a value does not fit.
         """
         path = self._rows.path
-        if path is not None and 0 < len(records) <= FEW_RECORDS:
+        if path is not None and 0 < len(records) <= SOME_RECORDS:
             try:
+                if len(records) > FEW_RECORDS:
+                    return self._judged(path.features(records))
                 scores, bounds = zip(*map(path.scored, records), strict=True)
-            except Unfit:
-                pass
-            else:
                 return np.concatenate(scores), (
                     None if bounds[0] is None else np.concatenate(bounds))
+            except Unfit:
+                pass
         return self.scored(records_table(records, self.schema))
+
+    def _judged(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Scores and bounds of features ``[n, features]``."""
+        model: Any = self.contents.model
+        scores = np.asarray(model.predict(features))
+        return scores, None if self.coverage is None else np.asarray(model.bounds(features, scores))
 
     @property
     def row_path(self) -> str:
@@ -222,31 +237,34 @@ class Bundle:
 
     def scores(self, table: Any) -> np.ndarray:
         """P(positive) ``[n]``, probabilities ``[n, classes]``, values ``[n]``, or `outputs`."""
-        chunks = [np.asarray(self.contents.model.predict(m))
-                  for m in self._matrices(as_table(table))]
-        return np.concatenate(chunks)
+        predict = self.contents.model.predict
+        return np.concatenate(self._by_pieces(as_table(table), lambda m: np.asarray(predict(m))))
 
     def scored(self, table: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Scores, and the bounds around them: ends ``[n, 2]``, sets ``[n, classes]``, or None."""
-        model: Any = self.contents.model
-        if self.coverage is None:
-            return self.scores(table), None
-        pairs = []
-        for chunk in self._matrices(as_table(table)):
-            scores = np.asarray(model.predict(chunk))
-            pairs.append((scores, np.asarray(model.bounds(chunk, scores))))
-        scores, bounds = zip(*pairs, strict=True)
-        return np.concatenate(scores), np.concatenate(bounds)
+        scores, bounds = zip(*self._by_pieces(as_table(table), self._judged), strict=True)
+        return np.concatenate(scores), None if bounds[0] is None else np.concatenate(bounds)
 
-    def _matrices(self, table: pa.Table) -> Iterator[np.ndarray]:
-        table = self.typed(table)
-        fx = NumpyFrames()
-        for start in range(0, max(table.num_rows, 1), BATCH_ROWS):
-            piece = table.slice(start, BATCH_ROWS)
-            frame = fx.frame(piece)
-            columns = {f.name: fx.column(frame, f.name, f.dtype) for f in self.schema}
-            batch = Batch(columns, None, fx)
-            yield np.asarray(matrix(self.contents.graph, self.contents.fitted, batch))
+    def _by_pieces(self, table: pa.Table, work: Callable[[np.ndarray], T]) -> list[T]:
+        """What ``work`` makes of each piece's features, in order, by as many threads as cores."""
+        # Text on one dictionary, of which all that a piece finds out holds for the others.
+        table = self.typed(table).unify_dictionaries()
+        fx, contents = NumpyFrames(), self.contents
+        known: dict[str, dict[int, Any]] = {f.name: {} for f in self.schema}
+
+        def one(start: int) -> T:
+            frame = fx.frame(table.slice(start, PIECE_ROWS))
+            columns = {f.name: replace(fx.column(frame, f.name, f.dtype), answers=known[f.name])
+                       if f.dtype == "string" else fx.column(frame, f.name, f.dtype)
+                       for f in self.schema}
+            return work(np.asarray(matrix(contents.graph, contents.fitted,
+                                          Batch(columns, None, fx))))
+
+        starts = range(0, max(table.num_rows, 1), PIECE_ROWS)
+        if len(starts) == 1:
+            return [one(0)]
+        with ThreadPoolExecutor(min(cores(), len(starts))) as pool:
+            return list(pool.map(one, starts))
 
     def typed(self, table: pa.Table) -> pa.Table:
         """The columns that scoring needs, in the bundle's types; others are ignored.
@@ -315,6 +333,10 @@ def rows_of(bundle: Bundle, records: Sequence[dict[str, Any]] = ()) -> Rows:
         tried = [*records, *_odd(records, bundle.schema)]
         differs = held_against(path, tried, lambda r: bundle.scored(
             records_table(r, bundle.schema))) if tried else ""
+        if tried and not differs and not np.array_equal(
+                path.features(tried), bundle.features(records_table(tried, bundle.schema)),
+                equal_nan=True):
+            differs = "features of the rows tried differ"
     except Unfit:
         differs = "a value of the golden rows is not plainly of its type"
     except Exception as error:  # whatever it is, the batch path has no part in it
@@ -448,6 +470,6 @@ def records_table(records: Sequence[Mapping[str, Any]], schema: Schema) -> pa.Ta
             values.append(value)
         try:
             columns.append(pa.array(values, ARROW_TYPES[field.dtype]))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
             raise DataError(f"column {field.name!r} takes {field.dtype}: {error}") from None
     return pa.Table.from_arrays(columns, names=schema.names)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gpupipe.cli.options import Debug, Json, example
+from gpupipe.cli.options import Debug, Json, Trained, example
 from gpupipe.cli.outcome import Answer
 
 app = typer.Typer(
@@ -71,6 +72,86 @@ def add(
     root, name = room.split_name(model)
     made = room.add(room.Registry(root), name, show.trained(run), added=room.stamp(why, by))
     return Answer(made.to_json(), lambda: showing.added(model, made))
+
+
+@app.command(**example("gpupipe models promote models/churn@7 champion --data labelled.parquet"))
+def promote(
+    model: At, alias: Alias = "champion",
+    data: Annotated[
+        str | None, typer.Option(help="Labelled data: the gates are asked on it.")
+    ] = None,
+    gates: Annotated[
+        Path | None, typer.Option(help="A YAML file with the gates.", show_default="those of the "
+                                  "options, where there is --data")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="The metric that decides.")] = None,
+    mode: Annotated[str | None, typer.Option(help="better or no_worse.")] = None,
+    margin: Annotated[float | None, typer.Option(help="By how much, in its unit.")] = None,
+    slices: Annotated[
+        list[str] | None, typer.Option("--slice", help="A column in whose levels it may not be "
+                                       "worse. Several times for several.")
+    ] = None,
+    latency: Annotated[
+        float | None, typer.Option(help="So many times the champion's time for a row at most.")
+    ] = None,
+    drift: Annotated[
+        str | None, typer.Option(help="A verdict of `gpupipe monitor` that may raise no alert.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="The version or alias to be held against.",
+                                 show_default="where ALIAS points now")
+    ] = None,
+    expect: Annotated[
+        int | None, typer.Option(help="Move only if ALIAS points at this version now.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Move it although a gate does not pass.")
+    ] = False,
+    why: Why = "", by: By = None, json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Point an alias at a version, where the gates let it.
+
+    Ends with 4 where a gate does not pass, and where somebody else moved the alias meanwhile.
+    """
+    from gpupipe import registry as room
+    from gpupipe.cli import show_models as show
+    from gpupipe.console import bars
+    from gpupipe.registry import gates as rules
+    from gpupipe.registry.promotion import promote as move
+
+    flags = {"metric": metric, "mode": mode, "margin": margin, "slices": slices,
+             "latency": latency, "drift": drift}
+    asked = rules.read_gates(gates, **flags) if gates or data or any(
+        v is not None for v in flags.values()) else None
+    registry, version = room.version_of(model)
+    done = move(registry, version.name, version.version, alias, gates=asked, data=data,
+                against=against, expect=expect, force=force, moved=room.stamp(why, by),
+                progress=bars())
+    return Answer(done.to_json(), lambda: show.promoted(done), 0 if done.done else 4)
+
+
+@app.command(**example("gpupipe models compare models/churn@champion models/churn@7 --data l.csv"))
+def compare(
+    left: Trained, right: Trained,
+    data: Annotated[str, typer.Option(help="Labelled data.")],
+    slices: Annotated[
+        list[str] | None, typer.Option("--slice", help="A column whose levels are told, too.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write the comparison as an HTML page, too.")
+    ] = None,
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Compare two models on the same labelled data; differences are the second minus the first."""
+    from gpupipe import registry as room
+    from gpupipe.cli import show
+    from gpupipe.compare.page import write_page
+    from gpupipe.console import bars
+
+    found = room.compared(left, right, data, slices or (), progress=bars())
+    if page is not None:
+        write_page(found, page)
+    return Answer(found, lambda: show.compared(found, page))
 
 
 @app.command(**example("gpupipe models rollback models/churn champion --why 'complaints'"))

@@ -67,6 +67,25 @@ def moved(event: Any) -> None:
     say(f"{event.alias} of {event.name}: {before} -> version {event.version}{forced}")
 
 
+def promoted(done: Any) -> None:
+    """The gates, and whether the alias moved."""
+    if done.verdict is not None:
+        against = done.verdict.champion
+        rows = done.verdict.rows
+        table(["gate", "asks", "found", "passed"],
+              [[g.name, g.asks, g.found, {True: "yes", False: "NO", None: "not asked"}[g.passed]]
+               for g in done.verdict.gates],
+              f"version {done.version}" + (f" against {against}" if against else "")
+              + (f" on {rows:,} rows" if rows else ""))
+    if done.already:
+        say(f"{done.alias} is at version {done.version} already")
+    elif done.move is not None:
+        moved(done.move)
+    else:
+        say(f"{done.alias} stays where it is: a gate did not pass (--force moves it anyway)",
+            "bold red")
+
+
 def verified(found: Mapping[str, Any]) -> None:
     """What was verified."""
     table(["version", "digest", "files", "bytes"],

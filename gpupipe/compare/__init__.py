@@ -1,17 +1,19 @@
-"""Two runs compared on the same rows: metrics, tests, slices, calibration, costs, what changed."""
+"""Two runs or bundles on the same rows: metrics, tests, slices, calibration, costs, changes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from gpupipe.bundle.latency import single_row, size_of
-from gpupipe.bundle.scoring import load
-from gpupipe.compare.rows import SIDES, Paired, paired
+from gpupipe.bundle.scoring import Bundle, load
+from gpupipe.compare.data import rows_of
+from gpupipe.compare.rows import WHERE, Paired, paired
 from gpupipe.compare.significance import Significance, delong, mcnemar
 from gpupipe.evaluate.curves import curves
 from gpupipe.evaluate.metrics import METRICS, OF_CLASSES, choose
@@ -19,7 +21,7 @@ from gpupipe.evaluate.samples import UNITS
 from gpupipe.evaluate.scores import SMALL_SLICE, Score, evaluate, paired_differences
 from gpupipe.workflow import show
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "compare_bundles"]
 
 SHOWN_LEVELS = 20
 
@@ -51,20 +53,60 @@ def compare(left: Path, right: Path, *, latency: bool = True) -> Comparison:
     manifests = [s["manifest"] for s in shown]
     prints = [m["data"]["fingerprint"] for m in manifests]
     pair = paired(Path(left), Path(right), prints[0] == prints[1])
-    rules = manifests[0]["config"]["evaluate"]
-    metrics = _metrics(pair, [m["config"]["evaluate"] for m in manifests], manifests[0]["seed"])
-    lead = next(iter(metrics))
-    found: dict[str, Any] = {
-        "left": _about(shown[0]), "right": _about(shown[1]), "judged_on": pair.side,
-        "rows": len(pair.y), "confidence": rules["confidence"], "metrics": metrics,
-        "tests": [t.to_json() for t in _tests(pair)],
-        "slices": _slices(pair, lead, rules, manifests[0]["seed"]),
-        "calibration": _calibration(pair), **_costs(left, right, latency),
-        "changed": changed(*(m["config"] for m in manifests)),
-        "around": changed(*map(_around, manifests)),
+    found = _judged(pair, [m["config"]["evaluate"] for m in manifests], manifests[0]["seed"])
+    return _told(
+        {"left": _about(shown[0]), "right": _about(shown[1]), **found,
+         **_costs([load(folder) for folder in (left, right)], latency),
+         "changed": changed(*(m["config"] for m in manifests)),
+         "around": changed(*map(_around, manifests))})
+
+
+def compare_bundles(
+    left: Path, right: Path, source: object, *, names: tuple[str, str] | None = None,
+    slices: Sequence[str] = (), metrics: Sequence[str] | None = None, latency: bool = True,
+    configs: Sequence[Mapping[str, Any] | None] = (None, None), confidence: float = 0.95,
+    resamples: int = 1000, seed: int = 0, progress: Any = None,
+) -> Comparison:
+    """Compare two bundles on the same labelled rows, which either scores as it was trained to.
+
+    Parameters
+    ----------
+    source : labelled data: a file, a glob, a folder or a table.
+    names : what to call the two (default: their folders).
+    slices : columns of the data by whose levels the first metric is told, too.
+    metrics : default: those that the bundles were made with.
+    configs : their pipeline files as data, where they are known: what changed.
+
+    Raises DataError where the two predict different things, or cannot both read every row.
+    """
+    bundles = [load(folder) for folder in (left, right)]
+    pair = rows_of(bundles[0], bundles[1], source, slices, progress=progress)
+    asked = [list(metrics) if metrics else b.info["metrics"] for b in bundles]
+    rules = [{"metrics": m, "confidence": confidence, "resamples": resamples} for m in asked]
+    about = [{"run": name, "folder": str(b.path), "name": b.info["name"], "created": None,
+              "kind": (config or {}).get("model", {}).get("kind")}
+             for name, b, config in zip(names or (str(left), str(right)), bundles, configs,
+                                        strict=True)]
+    known = [c for c in configs if c is not None]
+    return _told({"left": about[0], "right": about[1], **_judged(pair, rules, seed),
+                  **_costs(bundles, latency), "changed": changed(*known) if len(known) == 2 else [],
+                  "around": changed(*({k: b.info[k] for k in ("data", "versions")}
+                                      for b in bundles))})
+
+
+def _judged(pair: Paired, rules: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+    """What the rows say: metrics, tests, slices and calibration."""
+    metrics = _metrics(pair, rules, seed)
+    return {
+        "judged_on": pair.side, "rows": len(pair.y), "confidence": rules[0]["confidence"],
+        "metrics": metrics, "tests": [t.to_json() for t in _tests(pair)],
+        "slices": _slices(pair, next(iter(metrics)), rules[0], seed),
+        "calibration": _calibration(pair),
     }
-    found["sentence"] = _sentence(found, lead)
-    return Comparison(found)
+
+
+def _told(found: dict[str, Any]) -> Comparison:
+    return Comparison({**found, "sentence": _sentence(found, next(iter(found["metrics"])))})
 
 
 def _about(shown: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,16 +121,23 @@ def _metrics(pair: Paired, rules: list[dict[str, Any]], seed: int) -> dict[str, 
     names = [m.name for m in choose(pair.task, asked or None)]
     options: dict[str, Any] = {"weight": pair.weight, "seed": seed,
                                **{k: rules[0][k] for k in ("confidence", "resamples")}}
-    sides = [evaluate(pair.task, pair.y, kept.prediction, metrics=names, classes=pair.classes,
-                      **options) for kept in (pair.left, pair.right)]
-    away = paired_differences(pair.task, names, pair.y, pair.right.prediction,
-                              pair.left.prediction, **options)
-    return {n: {"left": sides[0][n].to_json(), "right": sides[1][n].to_json(),
-                "difference": away[n].to_json(), "better": _better(pair, n, away[n])}
-            for n in names}
+    found: dict[str, Any] = {}
+    for of_labels in (False, True):
+        some = [n for n in names if (METRICS[pair.task, n].needs == "label") == of_labels]
+        if not some:
+            continue
+        both = pair.predictions(some[0])
+        sides = [evaluate(pair.task, pair.y, p, metrics=some, classes=pair.classes, **options)
+                 for p in both]
+        away = paired_differences(pair.task, some, pair.y, both[1], both[0], **options)
+        found |= {n: {"left": sides[0][n].to_json(), "right": sides[1][n].to_json(),
+                      "difference": away[n].to_json(), "better": better(pair, n, away[n])}
+                  for n in some}
+    return {n: found[n] for n in names}
 
 
-def _better(pair: Paired, name: str, away: Score) -> str | None:
+def better(pair: Paired, name: str, away: Score) -> str | None:
+    """Which side is the better one by the interval of "right minus left"; None: not told apart."""
     if away.low is None or away.high is None or away.low <= 0 <= away.high:
         return None
     return "right" if (away.low > 0) == METRICS[pair.task, name].greater_is_better else "left"
@@ -99,7 +148,8 @@ def _tests(pair: Paired) -> list[Significance]:
     if pair.weight is not None or pair.task not in OF_CLASSES:
         return []
     a, b = pair.left.prediction, pair.right.prediction
-    labels = [(p > 0.5).astype(int) if p.ndim == 1 else p.argmax(axis=1) for p in (a, b)]
+    labels = [(p > t).astype(int) if p.ndim == 1 else p.argmax(axis=1)
+              for p, t in zip((a, b), pair.thresholds, strict=True)]
     tests = [mcnemar(*(label == pair.y for label in labels))]
     if pair.task == "binary":
         tests.insert(0, delong(pair.y, a, b))
@@ -112,26 +162,30 @@ def _slices(
     """The first metric within each level of the columns that either run slices by."""
     found = []
     for column, levels in {**pair.right.slices, **pair.left.slices}.items():
-        encoded = levels.dictionary_encode()
-        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        counts = np.bincount(codes + 1, minlength=len(encoded.dictionary) + 1)
-        rows = []
-        for c in np.argsort(-counts, kind="stable")[:SHOWN_LEVELS].tolist():
-            if counts[c]:
-                name = encoded.dictionary[c - 1].as_py() if c else "(missing)"
-                rows.append({"level": name, "rows": int(counts[c]),
-                             "small": bool(counts[c] < SMALL_SLICE),
-                             **_within(pair, codes == c - 1, lead, rules, seed)})
-        found.append({"column": column, "metric": lead, "rows": rows,
-                      "left_out": int((counts > 0).sum()) - len(rows)})
+        groups, left_out = by_level(levels)
+        rows = [{"level": name, "rows": int(at.sum()), "small": bool(at.sum() < SMALL_SLICE),
+                 **_within(pair, at, lead, rules, seed)} for name, at in groups]
+        found.append({"column": column, "metric": lead, "rows": rows, "left_out": left_out})
     return found
+
+
+def by_level(levels: pa.Array) -> tuple[list[tuple[str, np.ndarray]], int]:
+    """The levels with most rows, at most `SHOWN_LEVELS`: their names, and where their rows are
+    (bool ``[n]``). And how many levels were left out."""
+    encoded = levels.dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    counts = np.bincount(codes + 1, minlength=len(encoded.dictionary) + 1)
+    ranked = [c for c in np.argsort(-counts, kind="stable").tolist() if counts[c]]
+    found = [(encoded.dictionary[c - 1].as_py() if c else "(missing)", codes == c - 1)
+             for c in ranked[:SHOWN_LEVELS]]
+    return found, len(ranked) - len(found)
 
 
 def _within(
     pair: Paired, at: np.ndarray, lead: str, rules: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
     y, weight = pair.y[at], None if pair.weight is None else pair.weight[at]
-    a, b = pair.left.prediction[at], pair.right.prediction[at]
+    a, b = pair.predictions(lead, at)
     if weight is not None and not weight.sum():
         none = Score(None, note="undefined: all rows have weight 0").to_json()
         return {"left": none, "right": none, "difference": none, "better": None}
@@ -140,7 +194,7 @@ def _within(
     away = paired_differences(pair.task, [lead], y, b, a, weight=weight, seed=seed, resamples=500,
                               confidence=rules["confidence"], units=UNITS // 4)[lead]
     return {"left": sides[0], "right": sides[1], "difference": away.to_json(),
-            "better": _better(pair, lead, away)}
+            "better": better(pair, lead, away)}
 
 
 def _calibration(pair: Paired) -> dict[str, Any]:
@@ -160,8 +214,7 @@ def _calibration(pair: Paired) -> dict[str, Any]:
     return found
 
 
-def _costs(left: Path, right: Path, latency: bool) -> dict[str, Any]:
-    bundles = [load(folder) for folder in (left, right)]
+def _costs(bundles: Sequence[Bundle], latency: bool) -> dict[str, Any]:
     sizes = [size_of(b.path) for b in bundles]
     found: dict[str, Any] = {"size": {"left": sizes[0], "right": sizes[1]}, "latency": None}
     if latency:
@@ -203,7 +256,7 @@ def _sentence(found: Mapping[str, Any], lead: str) -> str:
     title, away = lead, one["difference"]
     span = "" if away["low"] is None else f" ({away['low']:+.4g} to {away['high']:+.4g})"
     told = "undefined" if away["value"] is None else f"{away['value']:+.4g}{span}"
-    where = f"on {found['rows']:,} rows ({SIDES[found['judged_on']]})"
+    where = f"on {found['rows']:,} rows ({WHERE[found['judged_on']]})"
     if one["better"] is None:
         return f"the two are not told apart by {title} {where}: {told}"
     return f"{names[one['better']]} is better by {title} {where}: {told}"

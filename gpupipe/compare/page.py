@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpupipe.checkpoints import temporary_name
-from gpupipe.compare.rows import SIDES
+from gpupipe.compare.rows import WHERE
 from gpupipe.errors import ConfigError
 from gpupipe.evaluate.page import Card, Mark, Page, Section, Table, render_page
 from gpupipe.evaluate.text import number, seconds
@@ -39,7 +39,7 @@ def render_comparison(found: Mapping[str, Any]) -> str:
     return render_page(Page(
         "comparison", f"{left['name']} and {right['name']}",
         dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        f"Two runs on the same {found['rows']:,} rows, {SIDES[found['judged_on']]}. Differences "
+        f"Two runs on the same {found['rows']:,} rows, {WHERE[found['judged_on']]}. Differences "
         f"are the second minus the first, with paired {level} intervals.",
         _verdict(one["better"]),
         [_card("left", left), _card("right", right),

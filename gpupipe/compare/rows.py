@@ -10,22 +10,29 @@ import numpy as np
 import pyarrow as pa
 
 from gpupipe.errors import DataError
-from gpupipe.evaluate.metrics import Task
+from gpupipe.evaluate.metrics import METRICS, Task
 from gpupipe.predictions import Kept, read
 
+DATA = "data"
+"""The side of rows that two bundles were given, rather than having kept them."""
 SIDES = {"holdout": "the holdout", "cross_validation": "the out-of-fold rows"}
+WHERE = {**SIDES, DATA: "labelled data"}
 HINT = "runs compare where data, key, split and seed are the same"
 
 
 @dataclass(frozen=True)
 class Paired:
-    """The same rows in the same order: ``side`` is ``holdout`` or ``cross_validation``."""
+    """The same rows in the same order: ``side`` is ``holdout``, ``cross_validation`` or ``data``.
+
+    Above ``thresholds`` the left and the right model say yes (two classes).
+    """
 
     task: Task
     classes: list[str]
     side: str
     left: Kept
     right: Kept
+    thresholds: tuple[float, float] = (0.5, 0.5)
 
     @property
     def y(self) -> np.ndarray:
@@ -34,6 +41,17 @@ class Paired:
     @property
     def weight(self) -> np.ndarray | None:
         return self.left.weight
+
+    def predictions(self, metric: str, at: Any = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+        """Both models' predictions of the rows ``at``, as `evaluate.scores` takes them.
+
+        For a metric of labels, of two classes, those are 1.0 and 0.0 by each model's threshold.
+        """
+        left, right = self.left.prediction[at], self.right.prediction[at]
+        if self.task != "binary" or METRICS[self.task, metric].needs != "label":
+            return left, right
+        return tuple((p > t).astype(np.float64)  # type: ignore[return-value]
+                     for p, t in zip((left, right), self.thresholds, strict=True))
 
 
 def paired(left: Path, right: Path, same_data: bool) -> Paired:
@@ -46,8 +64,8 @@ def paired(left: Path, right: Path, same_data: bool) -> Paired:
     other_task, other_classes, theirs = read(right)
     if (task, classes) != (other_task, other_classes):
         raise DataError(
-            f"one run predicts {_told(task, classes)}, the other "
-            f"{_told(other_task, other_classes)}",
+            f"one run predicts {told(task, classes)}, the other "
+            f"{told(other_task, other_classes)}",
             where=str(right), hint="compare runs with the same target and positive label",
         )
     tried = []
@@ -56,7 +74,7 @@ def paired(left: Path, right: Path, same_data: bool) -> Paired:
             a, b = (_ordered(kept, same_data, run) for kept, run in
                     ((mine[side], left), (theirs[side], right)))
             if _names(a, same_data).equals(_names(b, same_data)):
-                _check(a, b, right)
+                check_alike(a, b, right)
                 return Paired(task, classes, side, a, b)  # type: ignore[arg-type]
             tried.append(f"{name} of one has {len(a):,} rows and of the other {len(b):,}, of which "
                          f"{_shared(_names(a, same_data), _names(b, same_data)):,} are the same")
@@ -65,7 +83,7 @@ def paired(left: Path, right: Path, same_data: bool) -> Paired:
                     hint=HINT)
 
 
-def _told(task: str, classes: list[str]) -> str:
+def told(task: str, classes: list[str]) -> str:
     few = ", ".join(map(repr, classes[:4])) + (", ..." if len(classes) > 4 else "")
     return f"{task} ({few})" if classes else task
 
@@ -96,7 +114,8 @@ def _shared(a: pa.Table, b: pa.Table) -> int:
     return int(a.join(b, a.column_names, join_type="inner").num_rows)
 
 
-def _check(a: Kept, b: Kept, run: Path) -> None:
+def check_alike(a: Kept, b: Kept, run: Path) -> None:
+    """DataError unless the same rows have the same targets and weights on both sides."""
     off = int((a.y != b.y).sum())
     if off:
         raise DataError(f"{off:,} of {len(a):,} rows have another target in the other run",

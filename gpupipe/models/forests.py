@@ -72,9 +72,10 @@ class Forest:
 
 def forest_of(raw: bytes, features: int) -> Forest:
     """The trees of a model in UBJ. ValueError where it is not one of ``features`` features."""
+    model = ubj.read(raw)
     try:
-        return _forest(ubj.read(raw), features)
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        return _forest(model, features)
+    except (KeyError, TypeError, AttributeError, OverflowError, IndexError, ValueError) as error:
         raise ValueError(f"the model's bytes are not XGBoost's: {error!r}") from None
 
 

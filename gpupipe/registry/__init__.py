@@ -8,9 +8,10 @@ from gpupipe.registry.bundles import Resolved, add, fetch, resolve, verify
 from gpupipe.registry.names import is_reference, split_name
 from gpupipe.registry.records import Event, Version, stamp
 from gpupipe.registry.registry import Conflict, Registry
-from gpupipe.registry.views import described, listed, verified
+from gpupipe.registry.views import compared, described, listed, verified, version_of
 
 __all__ = [
-    "Conflict", "Event", "Registry", "Resolved", "Version", "add", "described", "fetch",
+    "Conflict", "Event", "Registry", "Resolved", "Version", "add", "compared", "described", "fetch",
     "is_reference", "listed", "resolve", "split_name", "stamp", "verified", "verify",
+    "version_of",
 ]

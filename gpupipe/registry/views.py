@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gpupipe.console import quiet
 from gpupipe.errors import ConfigError, DataError
-from gpupipe.registry.bundles import verify
-from gpupipe.registry.names import split_name, split_reference
+from gpupipe.registry.bundles import resolve, verify
+from gpupipe.registry.names import is_reference, split_name, split_reference
 from gpupipe.registry.records import Version
 from gpupipe.registry.registry import Registry
 
@@ -55,6 +56,20 @@ def verified(model: str, progress: Any = None) -> dict[str, Any]:
             raise DataError(f"{move.alias!r} of {name!r} was moved to version {move.version}, "
                             "which is not there: it was taken away", where=registry.store.url)
     return {"registry": registry.store.url, "name": name, "versions": found, "moves": len(moves)}
+
+
+def compared(
+    left: str, right: str, source: object, slices: Sequence[str] = (), *, progress: Any = None,
+) -> dict[str, Any]:
+    """Two models, each a folder or a version in a registry, on the same labelled data."""
+    from gpupipe.compare import compare_bundles
+
+    paths, configs = [], []
+    for model in (left, right):
+        paths.append(resolve(model).path)
+        configs.append(version_of(model)[1].pipeline if is_reference(model) else None)
+    return compare_bundles(paths[0], paths[1], source, names=(left, right), slices=slices,
+                           configs=configs, progress=progress).found
 
 
 def opened(model: str) -> tuple[Registry, str, str | None]:

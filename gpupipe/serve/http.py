@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from gpupipe.config.units import microseconds_of
 from gpupipe.errors import ConfigError
-from gpupipe.serve.app import WHOLE, App
+from gpupipe.serve.app import LINGER, WHOLE, App
 from gpupipe.serve.faults import Refused
 from gpupipe.serve.settings import ServeConfig, seconds
 
@@ -86,13 +86,13 @@ class Protocol(HttpToolsProtocol):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.waits_since: float | None = self.loop.time()
-        self.head = 0
+        self.head, self.refused = 0, False
         if len(self.connections) > self.guard.most:
             self.guard.refuse(self, Refused(503, "queue_full", "too many connections are open",
                                             headers=((b"retry-after", b"1"),)))
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.refused or self.transport.is_closing():
             return
         super().data_received(data)
         if self.waits_since is not None:
@@ -114,6 +114,9 @@ class Protocol(HttpToolsProtocol):  # type: ignore[misc]
         self.waits_since = None
         super().on_headers_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        self.guard.refuse(self, Refused(400, "bad_request", "this is no HTTP request"))
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.scope["extensions"] = {WHOLE: Whole(cycle)}  # type: ignore[dict-item]
         super()._start_asgi_task(cycle, app)
@@ -127,16 +130,23 @@ class Guard:
         self.patience = seconds(settings.limits.header_timeout)
 
     def refuse(self, connection: Protocol, refused: Refused) -> None:
-        """Answer without a request, and close."""
-        if connection.transport.is_closing():
+        """Answer without a request, read nothing any more, and close a little later: closed with
+        bytes unread, the connection would be reset and the answer lost."""
+        if connection.transport.is_closing() or connection.refused:
             return
+        connection.refused, connection.waits_since = True, None
         self.app.metrics.add("gpupipe_rejections_total", reason=refused.code)
         body = refused.body("")
         head = b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\n" \
             b"connection: close\r\n" % (refused.status, len(body))
         head += b"".join(b"%s: %s\r\n" % pair for pair in refused.headers)
         connection.transport.write(head + b"\r\n" + body)
-        connection.transport.close()
+        if connection.cycle is not None and not connection.cycle.response_complete:
+            connection.cycle.disconnected = True  # a request whose end is malformed
+            connection.cycle.message_event.set()
+        if connection.transport.can_write_eof():
+            connection.transport.write_eof()
+        connection.loop.call_later(LINGER, connection.transport.close)
 
     def look(self, connections: set[Any], now: float) -> None:
         """End the connections that have sent half a head, or nothing, for too long."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gpupipe.bundle import Bundle, load
-from gpupipe.bundle.store import read_states
-from gpupipe.errors import ConfigError, DataError
+from gpupipe.bundle.store import read_states, version_of
+from gpupipe.errors import ConfigError
 from gpupipe.serve.metrics import SHARES
 from gpupipe.serve.rows import Checks
 from gpupipe.serve.settings import ServeConfig
@@ -32,8 +31,7 @@ class Found:
 def find(reference: str) -> Found:
     """The bundle that a reference names now. Raises DataError or ConfigError where there is none.
 
-    The version of a folder is the beginning of the SHA-256 of its ``hashes.json``, which has the
-    hash of every other member.
+    The version of a folder is that of `bundle.store.version_of`.
     """
     folder = Path(reference)
     if "://" in reference or ("@" in folder.name and not folder.is_dir()):
@@ -46,12 +44,7 @@ def find(reference: str) -> Found:
                           hint="name a run's folder, a bundle's, or REGISTRY/NAME@ALIAS")
     if (folder / "bundle").is_dir():
         folder = folder / "bundle"
-    try:
-        hashes = (folder / "hashes.json").read_bytes()
-    except OSError as error:
-        raise DataError(f"this is no bundle: hashes.json: {error.strerror or error}",
-                        where=str(folder)) from None
-    return Found(folder, None, hashlib.sha256(hashes).hexdigest()[:12])
+    return Found(folder, None, version_of(folder))
 
 
 @dataclass(frozen=True, eq=False)

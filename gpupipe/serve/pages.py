@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,7 @@ def gauges(app: App) -> None:
     for m in app.deployment.models:
         metrics.gauge("gpupipe_model_info", 1, variant=m.variant, name=m.name, version=m.version)
         metrics.gauge("gpupipe_model_loaded_timestamp_seconds", m.loaded, variant=m.variant)
+    metrics.gauge("gpupipe_worker_info", 1, pid=str(os.getpid()))
     metrics.gauge("gpupipe_queue_requests", app.batcher.depth)
     metrics.gauge("gpupipe_buffered_bytes", app.buffered)
     metrics.gauge("gpupipe_connections", app.connections())

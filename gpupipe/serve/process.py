@@ -32,22 +32,29 @@ RESTART_PAUSE = 1.0
 def serve(settings: ServeConfig) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     check_libraries()
-    sock = listen(settings.host, settings.port)
+    sock = bound(settings.host, settings.port)
     if settings.workers == 1 and not settings.shadow:
         return Worker(settings).run(sock)
+    port = sock.getsockname()[1]
+    sock.close()
+    # Each worker has a socket of its own on the port, and the system deals connections out among
+    # them: of one that they share, the first to wake would take all that wait.
+    socks = [bound(settings.host, port, shared=True) for _ in range(settings.workers)]
     with tempfile.TemporaryDirectory(prefix="gpupipe-serve-") as folder:
-        return Parent(settings, sock, Path(folder)).run()
+        return Parent(settings, socks, Path(folder)).run()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. EnvironmentFault where the address is taken or none of this machine's."""
+def bound(host: str, port: int, shared: bool = False) -> socket.socket:
+    """A socket with an address, which listens once a server has it: before that, clients are
+    turned away. EnvironmentFault where the address is taken, or none of this machine's."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         sock = socket.socket(family, kind, protocol)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(address)
-        sock.listen(2048)
     except OSError as error:
         raise EnvironmentFault(f"cannot listen on {host}:{port}: {error.strerror or error}",
                                hint="choose another --port, or end what listens there") from None
@@ -144,8 +151,8 @@ def url_of(settings: ServeConfig, host: str, port: int) -> str:
 class Parent:
     """Starts the processes of a server, starts those again that fail, and ends them all."""
 
-    def __init__(self, settings: ServeConfig, sock: socket.socket, folder: Path) -> None:
-        self.settings, self.sock, self.folder = settings, sock, folder
+    def __init__(self, settings: ServeConfig, socks: list[socket.socket], folder: Path) -> None:
+        self.settings, self.socks, self.folder = settings, socks, folder
         self.channel = channel() if settings.shadow else None
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.stopping = False
@@ -189,8 +196,8 @@ class Parent:
 
     def _start(self, name: str) -> None:
         """Start a process, with the descriptors that it needs."""
-        kind = name.partition("-")[0]
-        descriptors = {} if kind == "shadow" else {"sock": self.sock.fileno()}
+        kind, _, number = name.partition("-")
+        descriptors = {"sock": self.socks[int(number)].fileno()} if number else {}
         if self.channel is not None:
             descriptors["shadow"] = self.channel[kind == "shadow"].fileno()
         told = {"kind": kind, "folder": str(self.folder), **descriptors,

@@ -11,7 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from common.quick import COLUMNS, FEW, settings, small_table, trained_on, write_bundle
+from common.quick import (
+    COLUMNS,
+    MODEL_PARAMS,
+    STEPS_IN_USE,
+    settings,
+    small_table,
+    trained_on,
+    write_bundle,
+)
 
 import gpupipe
 import gpupipe.errors
@@ -25,32 +33,6 @@ from gpupipe.stats.tables import Vocabulary
 from gpupipe.steps import STEPS
 from gpupipe.steps.graph import params_digest
 
-NUMBERS = ["f", "narrow", "i", "b"]
-LEVELS = [*NUMBERS, "s"]
-NO_TIME = {"drop": {"columns": "t"}}
-CODES = [{"ordinal": {"columns": "s"}}, NO_TIME]
-FILLED = [{"impute": {"columns": NUMBERS, "strategy": "mean"}}]
-STEPS_IN_USE: dict[str, list] = {
-    "impute": [{"impute": {"columns": NUMBERS, "strategy": "median", "indicator": True}},
-               {"impute": {"columns": "s", "strategy": "most_frequent"}}, *CODES],
-    "scale": [{"scale": {"columns": ["f"], "method": "robust"}},
-              {"scale": {"columns": ["narrow", "i", "b"]}}, *CODES],
-    "clip": [{"clip": {"columns": NUMBERS, "lower": 0.1, "upper": 0.8}}, *CODES],
-    "log": [{"log": {"columns": NUMBERS}}, *CODES],
-    "bin": [{"bin": {"columns": ["f", "narrow"], "bins": 4}},
-            {"bin": {"columns": "i", "bins": 3, "strategy": "uniform"}}, *CODES],
-    "one_hot": [{"one_hot": {"columns": LEVELS, "max_levels": 4}}, NO_TIME],
-    "ordinal": [{"ordinal": {"columns": LEVELS, "max_levels": 5}}, NO_TIME],
-    "count": [{"count": {"columns": LEVELS, "normalize": True}}, NO_TIME],
-    "hash": [{"hash": {"columns": LEVELS, "buckets": 7}}, NO_TIME],
-    "target_encode": [{"target_encode": {"columns": LEVELS}}, NO_TIME],
-    "select": [{"select": {"columns": NUMBERS}}],
-    "drop": [{"drop": {"columns": ["s", "t"]}}],
-    "drop_constant": ["drop_constant", *CODES],
-    "cast": [{"cast": {"columns": ["i", "b", "f"], "to": "string"}},
-             {"one_hot": {"columns": ["i", "b"]}}, {"hash": {"columns": "f"}}, *CODES],
-    "datetime": [{"datetime": {"cyclic": True, "parts": ["month", "hour", "timestamp"]}}, CODES[0]],
-}
 TABLE = small_table()
 NEW = small_table(97, seed=1).select(list(COLUMNS))
 
@@ -84,8 +66,6 @@ def test_every_step_comes_back_to_the_last_bit(name, task, tmp_path):
         assert params_digest(kept) == params_digest(after.contents.fitted.params[theirs.key])
 
 
-MODEL_PARAMS = {"xgboost": FEW, "lightgbm": FEW, "catboost": FEW, "forest": FEW, "linear": {},
-                "neighbours": {}, "svm": {}, "naive_bayes": {}, "constant": {}}
 each_model_and_task = pytest.mark.parametrize(
     ("kind", "task"), [(kind, task) for kind in MODEL_PARAMS for task in MODELS[kind].tasks
                        if task in TASKS])

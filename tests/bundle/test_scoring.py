@@ -48,7 +48,7 @@ def test_one_record_a_list_of_records_and_a_table_agree(bundle):
 def test_batches_of_any_size_agree(bundle, monkeypatch):
     whole = bundle.scores(NEW)
     for rows in (1, 7, 60):
-        monkeypatch.setattr(scoring, "BATCH_ROWS", rows)
+        monkeypatch.setattr(scoring, "PIECE_ROWS", rows)
         assert bundle.scores(NEW).tobytes() == whole.tobytes()
 
 

@@ -22,6 +22,36 @@ MEMBERS = {"bundle", "config.json", "manifest.json", "metrics.json", "prediction
            "report.html"}
 """What a run's folder holds, without explanations."""
 COLUMNS = ("f", "narrow", "i", "b", "s", "t")
+NUMBERS = ["f", "narrow", "i", "b"]
+LEVELS = [*NUMBERS, "s"]
+NO_TIME = {"drop": {"columns": "t"}}
+CODES = [{"ordinal": {"columns": "s"}}, NO_TIME]
+FILLED = [{"impute": {"columns": NUMBERS, "strategy": "mean"}}]
+STEPS_IN_USE: dict[str, list] = {
+    "impute": [{"impute": {"columns": NUMBERS, "strategy": "median", "indicator": True}},
+               {"impute": {"columns": "s", "strategy": "most_frequent"}}, *CODES],
+    "scale": [{"scale": {"columns": ["f"], "method": "robust"}},
+              {"scale": {"columns": ["narrow", "i", "b"]}}, *CODES],
+    "clip": [{"clip": {"columns": NUMBERS, "lower": 0.1, "upper": 0.8}}, *CODES],
+    "log": [{"log": {"columns": NUMBERS}}, *CODES],
+    "bin": [{"bin": {"columns": ["f", "narrow"], "bins": 4}},
+            {"bin": {"columns": "i", "bins": 3, "strategy": "uniform"}}, *CODES],
+    "one_hot": [{"one_hot": {"columns": LEVELS, "max_levels": 4}}, NO_TIME],
+    "ordinal": [{"ordinal": {"columns": LEVELS, "max_levels": 5}}, NO_TIME],
+    "count": [{"count": {"columns": LEVELS, "normalize": True}}, NO_TIME],
+    "hash": [{"hash": {"columns": LEVELS, "buckets": 7}}, NO_TIME],
+    "target_encode": [{"target_encode": {"columns": LEVELS}}, NO_TIME],
+    "select": [{"select": {"columns": NUMBERS}}],
+    "drop": [{"drop": {"columns": ["s", "t"]}}],
+    "drop_constant": ["drop_constant", *CODES],
+    "cast": [{"cast": {"columns": ["i", "b", "f"], "to": "string"}},
+             {"one_hot": {"columns": ["i", "b"]}}, {"hash": {"columns": "f"}}, *CODES],
+    "datetime": [{"datetime": {"cyclic": True, "parts": ["month", "hour", "timestamp"]}}, CODES[0]],
+}
+"""For each registered step features on `small_table` that it has a part in."""
+MODEL_PARAMS = {"xgboost": FEW, "lightgbm": FEW, "catboost": FEW, "forest": FEW, "linear": {},
+                "neighbours": {}, "svm": {}, "naive_bayes": {}, "constant": {}}
+"""Each family that predicts a target, with parameters that train in a moment."""
 
 
 def small_table(n: int = 240, seed: int = 0) -> pa.Table:

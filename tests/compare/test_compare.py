@@ -18,6 +18,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 import gpupipe
+from gpupipe.cli.outcome import call
 from gpupipe.compare import changed, compare
 from gpupipe.compare.page import render_comparison, write_page
 from gpupipe.compare.significance import delong, mcnemar
@@ -202,7 +203,7 @@ def test_what_changed_is_told_by_dotted_key():
     ]
 
 
-def test_the_verb_answers_in_text_json_and_as_a_page(tmp_path):
+def test_the_verb_answers_in_text_json_and_as_a_page(tmp_path, capfd):
     a, b = run(tmp_path / "runs"), run(tmp_path / "runs", model=DEEPER)
     command = [sys.executable, "-m", "gpupipe.cli", "compare", str(a), str(b)]
     (tmp_path / "pages").mkdir()
@@ -213,7 +214,9 @@ def test_the_verb_answers_in_text_json_and_as_a_page(tmp_path):
     assert "model.params.n_estimators" in done.stdout and "right - left" in done.stdout
     assert "model.params.n_estimators" in page.read_text()
     assert [p.name for p in page.parent.iterdir()] == ["c.html"]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=100)
-    assert json.loads(done.stdout)["rows"] == len(held_out(a))
+    capfd.readouterr()
+    assert call(["compare", str(a), str(b), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["rows"] == len(held_out(a))
     with pytest.raises(ConfigError, match="no such folder"):
-        write_page(json.loads(done.stdout), tmp_path / "nowhere" / "c.html")
+        write_page(found, tmp_path / "nowhere" / "c.html")

@@ -21,8 +21,11 @@ import pytest
 import gpupipe
 from gpupipe import checkpoints, scoring, workflow
 from gpupipe.config import EngineConfig
+from gpupipe.engine.cluster import Cluster, local_cluster
 from gpupipe.engine.dask import DaskEngine
 from gpupipe.timings import Timings
+
+pytestmark = pytest.mark.long
 
 KILLS = int(os.environ.get("GPUPIPE_KILLS", "1"))
 """Kills in each stage; set it to 20 for the long version."""
@@ -58,6 +61,21 @@ def config(tmp_path_factory) -> dict[str, Any]:
 def uninterrupted(config, tmp_path_factory) -> tuple[workflow.RunResult, dict[str, float]]:
     done = gpupipe.run(config, runs=tmp_path_factory.mktemp("whole"))
     return done, done.summary["timings"]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cluster]:
+    """Two workers, which are started again where they are killed: one start for all tests."""
+    made = local_cluster(2, 1, 4 << 30)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def engine(shared) -> dict[str, Any]:
+    """The section of a pipeline that runs on both of the workers."""
+    shared.client.wait_for_workers(2, timeout=LONGEST)
+    return {"kind": "dask", "address": shared.address}
 
 
 @contextmanager
@@ -104,7 +122,7 @@ def bounded(work: Callable[[], Any]) -> Any:
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_worker_is_killed_in_the_middle_of(
-    stage, number, config, uninterrupted, engines, tmp_path, monkeypatch
+    stage, number, config, uninterrupted, engine, engines, tmp_path, monkeypatch
 ):
     whole, seconds = uninterrupted
     rng, kills = random.Random(f"{stage} {number}"), list[int]()
@@ -122,7 +140,7 @@ def test_a_worker_is_killed_in_the_middle_of(
 
     monkeypatch.setattr(Timings, "stage", struck)
     started = time.perf_counter()
-    done = bounded(lambda: gpupipe.run(config, runs=tmp_path))
+    done = bounded(lambda: gpupipe.run({**config, "engine": engine}, runs=tmp_path))
     assert kills and time.perf_counter() - started < LONGEST
     assert workflow.fingerprint(done.run) == workflow.fingerprint(whole.run)
     one, other = (pq.read_table(r.run / "predictions.parquet") for r in (whole, done))
@@ -138,7 +156,7 @@ def test_a_worker_is_killed_in_the_middle_of(
 
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_worker_is_killed_while_they_write(
-    number, config, uninterrupted, engines, tmp_path, monkeypatch
+    number, config, uninterrupted, engine, engines, tmp_path, monkeypatch
 ):
     whole, _ = uninterrupted
     source, rng, kills = config["data"]["source"], random.Random(number), list[int]()
@@ -155,7 +173,7 @@ def test_a_worker_is_killed_while_they_write(
     monkeypatch.setattr(DaskEngine, "pin", struck)
     folder: Path = tmp_path / "scores"
     bounded(lambda: scoring.predict(
-        whole.bundle, source, folder, engine=EngineConfig(kind="dask", workers=2)))
+        whole.bundle, source, folder, engine=EngineConfig(**engine)))
     for killer in killers:
         killer.__exit__(None, None, None)
     assert kills

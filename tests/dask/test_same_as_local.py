@@ -29,6 +29,8 @@ from gpupipe.steps.graph import bind
 from gpupipe.steps.scan import Rowed, View, learn
 from gpupipe.training import train
 
+pytestmark = pytest.mark.long
+
 SLOW = bool(os.environ.get("GPUPIPE_SLOW"))
 
 

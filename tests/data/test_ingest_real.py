@@ -14,6 +14,8 @@ import pytest
 from gpupipe.data.ingest import MISSING, ingest
 from gpupipe.errors import GpupipeError
 
+pytestmark = pytest.mark.long
+
 N, F, S, B, T = "int64", "float64", "string", "bool", "timestamp"
 ADULT = [N, S, N, S, N, S, S, S, S, S, N, N, N, S, S]
 KDD = [N, S, S, S, *[N] * 20, *[F] * 7, N, N, *[F] * 8, S]

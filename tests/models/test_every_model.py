@@ -21,6 +21,8 @@ from gpupipe.models.quantised import pages
 from gpupipe.models.xgboost import DEFAULTS, PARAMETERS
 from gpupipe.steps import Target
 
+pytestmark = pytest.mark.long
+
 TARGETS = {
     "binary": Target("binary", ("no", "yes")),
     "multiclass": Target("multiclass", ("a", "b", "c")),

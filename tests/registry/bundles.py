@@ -6,18 +6,19 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from gpupipe.bundle.store import CAPS
 from gpupipe.registry.store import ObjectStore, Store
 
 
-def renamed(bundle: Path, folder: Path, name: str) -> Path:
-    """A whole bundle that differs from ``bundle`` in nothing but its name."""
+def renamed(bundle: Path, folder: Path, name: str, **more: Any) -> Path:
+    """A whole bundle that differs from ``bundle`` in nothing but its name (and ``more``)."""
     copy = folder / name
     if not copy.exists():
         shutil.copytree(bundle, copy)
         description = json.loads((copy / "bundle.json").read_text())
-        (copy / "bundle.json").write_text(json.dumps({**description, "name": name}))
+        (copy / "bundle.json").write_text(json.dumps({**description, "name": name, **more}))
         reseal(copy)
     return copy
 

@@ -16,7 +16,7 @@ from serve.running import Running
 from gpupipe.serve.app import App
 from gpupipe.serve.lines import Lines
 from gpupipe.serve.metrics import Metrics
-from gpupipe.serve.models import answering, deploy, split_of
+from gpupipe.serve.models import Deployment, answering, deploy, split_of
 from gpupipe.serve.settings import ServeConfig, load_settings
 
 TASKS = ("binary", "multiclass", "regression")
@@ -45,6 +45,10 @@ def others(tmp_path_factory) -> list[Path]:
     """Two more bundles of two classes, which score otherwise."""
     folder = tmp_path_factory.mktemp("others")
     return [make_bundle(folder / f"b{seed}", seed=seed) for seed in (5, 6)]
+
+
+DEPLOYED: dict[tuple[str, str | None], Deployment] = {}
+"""Models that were loaded for another test."""
 
 
 class Client:
@@ -79,7 +83,10 @@ def client() -> Iterator[Callable[..., Client]]:
     def make(model: Path | str, **settings: Any) -> Client:
         config: ServeConfig = load_settings(None, {"champion": str(model), "access_log": False,
                                                    **settings})
-        app = App(config, deploy(answering(config), split_of(config)), Metrics(), Lines())
+        key = (config.champion, config.name)
+        if config.challengers or key not in DEPLOYED:
+            DEPLOYED[key] = deploy(answering(config), split_of(config))
+        app = App(config, DEPLOYED[key], Metrics(), Lines())
         apps.append(app)
         return Client(app)
 

@@ -13,6 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from common.quick import COLUMNS, settings, small_table, trained_on, write_bundle
+from serve.conftest import RECORDS
 
 import gpupipe
 from gpupipe.bundle.store import version_of
@@ -208,6 +209,20 @@ def test_a_log_that_cannot_be_scored_again_is_told(models, tmp_path):
     (tmp_path / "f" / "log.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="no prediction log"):
         skew(models["binary"], tmp_path / "f")
+
+
+def test_what_a_server_logged_is_what_the_batch_path_gives(models, running, tmp_path):
+    config = tmp_path / "serve.yaml"
+    config.write_text(f"champion: {models['binary']}\nlog: {{path: log, features: true}}\n")
+    server = running("--config", str(config))
+    for i in range(0, len(RECORDS), 8):
+        assert server.predict(*RECORDS[i : i + 8]).status_code == 200
+    assert server.predict(RECORDS[0]).status_code == 200
+    assert server.end() == 0
+    found = skew(models["binary"], tmp_path / "log")
+    assert [v["score"]["rows"] for v in found["versions"]] == [len(RECORDS) + 1]
+    assert not found["differs"]
+    assert not found["other"]
 
 
 # Beside the offline table ------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from gpupipe.config import parse_config
 from gpupipe.errors import ConfigError
 from gpupipe.evaluate.scores import evaluate
 
+pytestmark = pytest.mark.long
+
 MEASURED = ("seconds", "latency", "size")
 """What differs from run to run, for it is of the machine."""
 SPACE = {"n_estimators": [3, 12], "max_depth": [2, 4], "learning_rate": [0.05, 0.5]}
