@@ -36,6 +36,8 @@ from gpupipe.experiment.units import Units
 
 LOG = {"prediction_id": "", "unit_id": "unit", "variant": "arm", "shadow": ""}
 """The columns by which a server's prediction log is known."""
+CONTROLS = ("control", "champion", "baseline")
+"""The arm that the others are held against, where nothing is said; else the first by name."""
 EXAMPLES = 5
 _CHUNK = 131_072
 
@@ -239,6 +241,7 @@ def _resolved(
             f"{'only ' + there[0] if there else 'none'}", hint=f"rows: {_counted(left)}",
         )
     else:
+        there.sort(key=lambda a: a.casefold() not in CONTROLS)
         arms = dict.fromkeys(there, 1 / len(there))
     control = config.control or next(iter(arms))
     if control not in arms:

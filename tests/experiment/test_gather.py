@@ -58,7 +58,7 @@ def log(tmp_path: Path) -> Path:
 def test_a_servers_log_is_read_by_its_own_columns(log: Path) -> None:
     found = gather(configured({"name": "x", "primary": {"name": "score", "aggregate": "mean"}}),
                    str(log))
-    assert found.config.unit == "unit_id" and found.arms == ("challenger", "champion")
+    assert found.config.unit == "unit_id" and found.arms == ("champion", "challenger")
     assert found.rows["rows"] == 1_800
     assert found.rows["elsewhere"] == 600  # shadow predictions
     assert found.rows["no unit"] == 12
