@@ -13,7 +13,7 @@ from gpupipe.bundle.store import Contents
 from gpupipe.checkpoints import library_versions
 from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.data.dataset import Dataset
-from gpupipe.decide.predicted import TASKS, predicted_states
+from gpupipe.decide.predicted import TASKS, Judged, predicted_states
 from gpupipe.describe import column_of
 from gpupipe.evaluate.clusters import METRICS
 from gpupipe.judging import headline, pictures
@@ -108,18 +108,18 @@ def states_of(trained: Trained) -> dict[str, Any]:
 def _predicted(trained: Trained) -> dict[str, Any]:
     """The states of the predictions that no training saw, under `PREDICTED`; else nothing.
 
-    Those out of fold, or the holdout's where there are no folds.
+    How they are distributed is told by the holdout, whose predictions are the final model's own;
+    how good they are by the out-of-fold rows, which are more. Either stands in for the other.
     """
     outcome, task = trained.model, trained.target.task
-    sides = [("out_of_fold", trained.oof_buckets, outcome.oof),
-             ("holdout", trained.split.holdout, outcome.holdout)]
-    for of, buckets, prediction in sides:
-        if task in TASKS and prediction is not None and len(prediction):
-            y, _ = trained.target_of(buckets)
-            return {PREDICTED: predicted_states(
-                task, y, prediction, list(trained.target.classes), trained.config.evaluate.metrics,
-                trained.finished.threshold, of)}
-    return {}
+    sides = [Judged(of, trained.target_of(buckets)[0], prediction)
+             for of, buckets, prediction in (
+                 ("out_of_fold", trained.oof_buckets, outcome.oof),
+                 ("holdout", trained.split.holdout, outcome.holdout))
+             if task in TASKS and prediction is not None and len(prediction)]
+    return {} if not sides else {PREDICTED: predicted_states(
+        task, sides[0], sides[-1], list(trained.target.classes), trained.config.evaluate.metrics,
+        trained.finished.threshold)}
 
 
 def manifest_of(

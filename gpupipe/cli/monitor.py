@@ -18,6 +18,10 @@ def monitor(
         typer.Argument(metavar="[DATA]...", help="A prediction log, or tables: files, globs or "
                        "folders. Left out, what the history holds is judged.")
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Labels that came later: a table of prediction_id and the "
+                                 "target's column.")
+    ] = None,
     window: Annotated[
         str | None, typer.Option(help="1d, 12h, 10000rows or all.", show_default="1d where there "
                                  "is a time, else all")
@@ -29,6 +33,9 @@ def monitor(
         Path | None, typer.Option(help="The folder that keeps what was counted; what it holds "
                                   "is not read again.")
     ] = None,
+    variant: Annotated[
+        str, typer.Option(help="Whose rows of a prediction log are judged.")
+    ] = "champion",
     rules: Annotated[
         Path | None, typer.Option(help="The pipeline file whose `monitor` section has the rules.")
     ] = None,
@@ -45,6 +52,7 @@ def monitor(
     config = None if rules is None else load_config(rules)
     from gpupipe import monitor as room  # slow to import: a fault in the file is told first
 
-    verdict = room.monitor(show.trained(run), data or None, window=window, time=time,
-                           history=history, rules=config, progress=bars())
+    verdict = room.monitor(show.trained(run), data or None, labels=labels, window=window,
+                           time=time, history=history, variant=variant, rules=config,
+                           progress=bars())
     return Answer(verdict.to_json(), lambda: show_monitor.verdict(verdict), verdict.code)

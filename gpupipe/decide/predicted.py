@@ -5,6 +5,7 @@ All but the metrics' values are counts, so they merge and compare like the state
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,30 +22,49 @@ TENTHS = 10
 TASKS = ("binary", "multiclass", "regression")
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Rows with truth and prediction; ``of`` is out_of_fold or holdout."""
+
+    of: str
+    y: np.ndarray
+    prediction: np.ndarray
+
+
 def predicted_states(
-    task: str, y: np.ndarray, prediction: np.ndarray, classes: list[str],
-    metrics: list[str] | None, threshold: float, of: str,
+    task: str, judged: Judged, shown: Judged, classes: list[str], metrics: list[str] | None,
+    threshold: float,
 ) -> dict[str, Any]:
-    """What a bundle keeps of judged predictions.
+    """What a bundle keeps of predictions.
+
+    Parameters
+    ----------
+    judged : the rows that say how good they are; shown : those that say how they are distributed.
 
     Returns
     -------
     ``output`` : the states of the scores (of the labels, where there are more than two classes),
-        as a column's.
+        as a column's; ``output_of`` says of which rows.
     ``judged`` : how predictions and truths go together, as counts int64: of two classes
         ``counts[k, label]`` at the score's bit-pattern bin ``bins[k]``; of more ``counts[k,
         right]`` at the bin of the greatest probability; of values ``counts[k]`` at the tenth of
         the predictions ``groups[k]``, which begin at ``starts``, and the bin ``bins[k]`` of the
         absolute error.
-    ``metrics`` : the metrics' values; ``of`` : out_of_fold or holdout.
+    ``confidence`` : of more than two classes the counts of the greatest probabilities ``shown``.
+    ``metrics`` : the metrics' values; ``of`` says of which rows.
     """
-    y, prediction = np.asarray(y), np.asarray(prediction, np.float64)
+    y, prediction = np.asarray(judged.y), np.asarray(judged.prediction, np.float64)
     labels = (prediction > threshold).astype(np.float64) if task == "binary" else None
     found = evaluate(task, y, prediction, metrics=metrics, classes=classes,  # type: ignore[arg-type]
                      resamples=0, labels=labels)
-    return {"of": of, "output": _output(prediction, classes),
-            "judged": _judged(task, y, prediction),
+    output = np.asarray(shown.prediction, np.float64)
+    made = {"of": judged.of, "judged": _judged(task, y, prediction),
+            "output_of": shown.of, "output": _output(output, classes),
             "metrics": {name: s.value for name, s in found.items()}}
+    if output.ndim == 2:
+        bins, counts = np.unique(bin_of(output.max(axis=1), NumpyFrames()), return_counts=True)
+        made["confidence"] = {"bins": bins, "counts": counts}
+    return made
 
 
 def _output(prediction: np.ndarray, classes: list[str]) -> dict[str, Any]:

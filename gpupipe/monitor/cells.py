@@ -17,6 +17,7 @@ that they lie in into equal parts instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -114,16 +115,37 @@ class Values:
         return FIRST + 2 * len(self.known) + 1
 
     def cells(self, column: Column, fx: Frames) -> Array:
-        place, same = self._places(column, fx)
-        found = FIRST + 2 * place + same
+        xp = fx.xp
         if column.dtype in ("float32", "float64"):
-            return _special(column, fx.numbers(column), found, fx)
-        return found if column.missing is None else fx.xp.where(column.missing, MISSING, found)
+            values = fx.numbers(column)
+            known = fx.to_device(self.known)
+            place = xp.searchsorted(known, values)
+            same = known[xp.minimum(place, len(self.known) - 1)] == values
+            return _special(column, values, FIRST + 2 * place + same, fx)
+        values = column.values.astype("int64", copy=False)
+        low, table = self._table
+        if table is not None:
+            found = fx.to_device(table)[xp.clip(values - low, -1, len(table) - 2) + 1]
+        else:
+            known = fx.to_device(self.known)
+            place = xp.searchsorted(known, values)
+            found = FIRST + 2 * place + (known[xp.minimum(place, len(self.known) - 1)] == values)
+        return found if column.missing is None else xp.where(column.missing, MISSING, found)
+
+    @cached_property
+    def _table(self) -> tuple[int, np.ndarray | None]:
+        """The cell of every whole number from one before the least to one after the greatest."""
+        low, high = int(self.known[0]), int(self.known[-1])
+        if high - low >= CELLS:
+            return low, None
+        values = np.arange(low - 1, high + 2)
+        place = np.searchsorted(self.known, values)
+        same = self.known[np.minimum(place, len(self.known) - 1)] == values
+        return low, FIRST + 2 * place + same
 
     def beyond(self, column: Column, fx: Frames) -> tuple[Array, Array] | None:
-        place, same = self._places(column, fx)
-        there = ~fx.is_missing(column)
-        return there & (place == 0) & ~same, there & (place == len(self.known))
+        """Nothing apart: the first cell and the last are those beyond the range."""
+        return None
 
     def middles(self, cells: np.ndarray) -> np.ndarray:
         place, same = np.divmod(np.asarray(cells) - FIRST, 2)
@@ -141,14 +163,6 @@ class Values:
         if place == len(self.known):
             return f"above {self.known[-1]}"
         return f"between {self.known[place - 1]} and {self.known[place]}"
-
-    def _places(self, column: Column, fx: Frames) -> tuple[Array, Array]:
-        xp = fx.xp
-        known = fx.to_device(self.known)
-        values = fx.numbers(column) if column.dtype[:5] == "float" else (
-            column.values.astype("int64", copy=False))
-        place = xp.searchsorted(known, values)
-        return place, known[xp.minimum(place, len(self.known) - 1)] == values
 
 
 @dataclass(frozen=True)

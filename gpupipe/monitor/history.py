@@ -2,6 +2,7 @@
 
     history.json             what it is of: the bundle's digest, the windows it keeps, the slices
     counts/<digest>.parquet  what one run counted, and of which contents (in the file's metadata)
+    quality.json             what labels said of each window, when they were last given
     verdict.json             the newest verdict over all of it
 
 A row of a counts file says how many rows of a window and slice lie in a cell of a column:
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +33,7 @@ from gpupipe.monitor.scan import Observed, Slicing
 from gpupipe.monitor.windows import Windows
 
 FORMAT = 1
-ABOUT, COUNTS, VERDICT = "history.json", "counts", "verdict.json"
+ABOUT, COUNTS, VERDICT, QUALITY = "history.json", "counts", "verdict.json", "quality.json"
 CONTENTS = b"gpupipe.contents"
 SCHEMA = pa.schema([
     ("window", pa.int64()), ("slice", pa.dictionary(pa.int32(), pa.string())),
@@ -102,6 +104,27 @@ class History:
         temporary = temporary_name(path)
         pq.write_table(table, temporary, compression="zstd")
         temporary.replace(path)
+
+    def with_quality(self, found: dict[str, Any], windows: Windows) -> dict[str, Any]:
+        """What labels said, with what they said before of windows that have none now.
+
+        Labels need their predictions beside them, so this is kept as it was found, by the
+        windows' length.
+        """
+        path = self.folder / QUALITY
+        kept = read_json(path) if path.exists() else {}
+        before = kept.get(windows.text, {})
+        for number, own in (before.get("windows") or {}).items():
+            new = found.get("windows", {}).get(number)
+            if new is None or new["labelled"] < own["labelled"]:
+                found.setdefault("windows", {})[number] = own
+        for key in ("labels", "changes", "worst_slices", "metrics", "reference", "reliable"):
+            if before.get(key) is not None and (not found.get(key) or (
+                    key == "reliable" and found[key]["reliable"] is None)):
+                found[key] = before[key]
+        if found:
+            write_json(path, {**kept, windows.text: plain(found)})
+        return found
 
     def read(self) -> Observed:
         """All that it holds."""
@@ -183,10 +206,22 @@ def bundle_digest(folder: Path) -> str:
     return hashlib.sha256((folder / "hashes.json").read_bytes()).hexdigest()
 
 
+def plain(value: Any) -> Any:
+    """JSON data without numbers that are not finite: null in their place."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON by way of a temporary name."""
     temporary = temporary_name(path)
-    temporary.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1) + "\n",
+    temporary.write_text(json.dumps(plain(data), ensure_ascii=False, allow_nan=False,
+                                    indent=1) + "\n",
                          encoding="utf-8")
     temporary.replace(path)
 

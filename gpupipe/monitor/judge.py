@@ -19,7 +19,7 @@ from gpupipe.config.monitor import MonitorConfig
 from gpupipe.evaluate.explain_search import benjamini_hochberg
 from gpupipe.monitor.counts import Counts
 from gpupipe.monitor.measures import MEASURES, Found, Measure, Pair, Shape
-from gpupipe.monitor.reference import PREDICTION, Reference
+from gpupipe.monitor.reference import CONFIDENCE, PREDICTION, Reference
 from gpupipe.monitor.scan import ROWS, Observed, Slicing
 from gpupipe.monitor.windows import Windows
 
@@ -148,7 +148,8 @@ class Judge:
 
     def _columns(self) -> list[str]:
         return [c for c in self.reference.columns
-                if self.config.columns is None or c in self.config.columns or c == PREDICTION]
+                if self.config.columns is None
+                or c in (*self.config.columns, PREDICTION, CONFIDENCE)]
 
     def _column(
         self, name: str, slice_: str | None, rows: int, cells: np.ndarray, counts: np.ndarray
@@ -162,7 +163,8 @@ class Judge:
         if why is not None:
             return Judged(name, slice_, rows, INSUFFICIENT, why=why), []
         wanted = MEASURES if config.measures is None else config.measures
-        found = [(MEASURES[m], f) for m in wanted if (f := MEASURES[m].compute(pair)) is not None]
+        found = [(MEASURES[m], f) for m in wanted if known.only is None or m in known.only
+                 if (f := MEASURES[m].compute(pair)) is not None]
         why = known.why
         if why is None and not pair.compared:
             values = int(pair.counts.sum())

@@ -33,7 +33,7 @@ from functools import cached_property
 import numpy as np
 from scipy import special
 
-from gpupipe.monitor.cells import ABOVE, BELOW, FIRST, INFINITE, MISSING, UNFIT, UNSEEN
+from gpupipe.monitor.cells import ABOVE, BELOW, FIRST, INFINITE, MISSING, UNFIT, UNSEEN, Values
 from gpupipe.monitor.reference import Known
 
 GROUPS = 10
@@ -183,6 +183,10 @@ class Pair:
     def __post_init__(self) -> None:
         first = int(np.searchsorted(self.cells, FIRST))
         own = dict(zip(self.cells[:first].tolist(), self.counts[:first].tolist(), strict=True))
+        coder = self.known.coder
+        if isinstance(coder, Values):
+            own |= {which: int(self.counts[self.cells == cell].sum())
+                    for which, cell in ((BELOW, FIRST), (ABOVE, coder.width - 1))}
         object.__setattr__(self, "special", own)
         object.__setattr__(self, "cells", self.cells[first:])
         object.__setattr__(self, "counts", self.counts[first:])

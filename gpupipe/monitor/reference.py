@@ -22,6 +22,14 @@ PREDICTION = "(prediction)"
 PRESENT = Present()
 
 
+CONFIDENCE = "(confidence)"
+"""The greatest of the probabilities of more than two classes."""
+
+OTHERS = ("wasserstein", "chi_squared", "missing", "unfit", "infinite")
+"""The measures of predictions out of fold: they are other models' than the one that is watched,
+whose scores may take other values (those of isotonic calibration are few) that lie close by."""
+
+
 @dataclass(frozen=True)
 class Known:
     """A column of the reference.
@@ -34,6 +42,7 @@ class Known:
     rows : all training rows; ``missing`` and ``infinite`` of them have no number or text.
     once : values that came once: what share of new rows will have a value never seen
         (Good 1953, Biometrika 40).
+    only : the measures that judge it; None for all.
     """
 
     name: str
@@ -45,6 +54,7 @@ class Known:
     missing: int = 0
     infinite: int = 0
     once: int = 0
+    only: tuple[str, ...] | None = None
     why: str | None = None
 
     @property
@@ -55,22 +65,21 @@ class Known:
 
 @dataclass(frozen=True)
 class Reference:
-    """The columns that a bundle's states know, by name, and the prediction."""
+    """The columns that a bundle's states know, by name, and its predictions.
+
+    ``predicted`` is what is kept of those (`decide.predicted`); None where nothing is.
+    """
 
     columns: Mapping[str, Known]
-    states: Mapping[str, Any]
-
-    @property
-    def prediction(self) -> Known | None:
-        return self.columns.get(PREDICTION)
+    predicted: Mapping[str, Any] | None = None
 
 
 def reference_of(bundle: Bundle) -> Reference:
     """The reference that lies in a bundle."""
     states = read_states(Path(bundle.path))
     columns = {f.name: known(f.name, f.dtype, states.get(f.name)) for f in bundle.schema}
-    columns[PREDICTION] = _prediction(bundle, states.get(PREDICTED))
-    return Reference(columns, states)
+    columns |= _predictions(bundle, states.get(PREDICTED))
+    return Reference(columns, states.get(PREDICTED))
 
 
 def known(name: str, dtype: str, state: Mapping[str, Any] | None) -> Known:
@@ -113,10 +122,22 @@ def known(name: str, dtype: str, state: Mapping[str, Any] | None) -> Known:
                    counts=np.asarray(histogram["counts"]))
 
 
-def _prediction(bundle: Bundle, state: Mapping[str, Any] | None) -> Known:
-    """The out-of-fold scores, or labels where there are more than two classes."""
-    dtype = "string" if len(bundle.classes) > 2 else "float64"
+def _predictions(bundle: Bundle, state: Mapping[str, Any] | None) -> dict[str, Known]:
+    """The out-of-fold scores; or labels and greatest probabilities, where there are more than two
+    classes."""
+    several = len(bundle.classes) > 2
     if state is None:
-        return Known(PREDICTION, dtype,
-                     why="the bundle has no out-of-fold predictions to compare with")
-    return known(PREDICTION, dtype, state["output"])
+        return {PREDICTION: Known(PREDICTION, "string" if several else "float64",
+                                  why="the bundle has no out-of-fold predictions to compare with")}
+    one = known(PREDICTION, "string" if several else "float64", state["output"])
+    if bundle.classes and not several and isinstance(one.coder, Bins):
+        one = replace(one, coder=Bins(0.0, 1.0))  # a probability is never out of its range
+    found = {PREDICTION: one}
+    if several:
+        counts = np.asarray(state["confidence"]["counts"])
+        found[CONFIDENCE] = Known(
+            CONFIDENCE, "float64", Bins(0.0, 1.0), FIRST + np.asarray(state["confidence"]["bins"]),
+            counts, int(counts.sum()))
+    if state["output_of"] == "out_of_fold":
+        found = {name: replace(k, only=OTHERS) for name, k in found.items()}
+    return found

@@ -14,18 +14,21 @@ from gpupipe.engine.choose import choose
 from gpupipe.errors import ConfigError, did_you_mean
 from gpupipe.monitor.history import VERDICT, History, bundle_digest, write_json
 from gpupipe.monitor.judge import Judge
+from gpupipe.monitor.labels import read_labels
 from gpupipe.monitor.measures import MEASURES
-from gpupipe.monitor.reference import PREDICTION, Reference, reference_of
+from gpupipe.monitor.quality import quality_of
+from gpupipe.monitor.reference import CONFIDENCE, PREDICTION, Reference, reference_of
 from gpupipe.monitor.scan import Observed, Scan, observe, slicings_of
-from gpupipe.monitor.sources import Piece, check_model, pieces_of
+from gpupipe.monitor.sources import Piece, pieces_of
 from gpupipe.monitor.verdict import Verdict
 from gpupipe.monitor.windows import Windows
 
 
 def monitor(
-    bundle: str | Path | Bundle, source: object = None, *, window: str | None = None,
-    time: str | None = None, history: str | Path | None = None,
-    rules: PipelineConfig | MonitorConfig | None = None, progress: Any = None,
+    bundle: str | Path | Bundle, source: object = None, *, labels: object = None,
+    window: str | None = None, time: str | None = None, history: str | Path | None = None,
+    variant: str = "champion", rules: PipelineConfig | MonitorConfig | None = None,
+    progress: Any = None,
 ) -> Verdict:
     """Judge what comes in and goes out against what a bundle was trained on.
 
@@ -34,10 +37,13 @@ def monitor(
     bundle : a bundle's or a run's folder, or a loaded bundle.
     source : a prediction log, a table, or files of either: path, glob, folder, a list of these, or
         a table in memory. None judges what the history holds.
+    labels : a table of ``prediction_id`` and the target's column; data that hold the target need
+        none.
     window : ``1d``, ``12h``, ``10000rows`` or ``all``; default: the rules', or a day where there is
         a time, else all rows.
     time : the column that says when; a prediction log has its own.
     history : a folder that keeps the counts. What it holds already is not read again.
+    variant : whose rows of a prediction log are judged.
     rules : the `monitor` section of a pipeline file.
 
     Raises
@@ -67,18 +73,22 @@ def monitor(
         todo = [i for i, c in enumerate(contents)
                 if c not in known and contents.index(c) == i]
         choice = choose(EngineConfig(device="cpu"))
-        scan = Scan(bundle, reference, pieces, finest, slicings, choice.here())
+        scan = Scan(bundle, reference, pieces, finest, slicings, choice.here(), variant)
         observed = observe(scan, todo, progress)
         if kept is not None:
             if todo:
                 kept.add(observed, [contents[i] for i in todo])
             observed = kept.read()
         absent, notes = remarks(pieces, bundle, reference, observed)
-        judge = Judge.of(reference, config, slicings, absent)
+        judge, observed = Judge.of(reference, config, slicings, absent), observed.recut(factor)
+        known_labels = None if labels is None else read_labels(labels, bundle, Path(cache))
+        quality = quality_of(scan, reference, config, observed, cut, factor, known_labels)
+        if kept is not None:
+            quality = kept.with_quality(quality, cut)
         verdict = Verdict(
-            model, cut.text, judge.windows(observed.recut(factor), cut), config, notes,
+            model, cut.text, judge.windows(observed, cut), config, notes,
             {"files": len(pieces), "new": len(todo),
-             "rows": sum(pieces[i].dataset.rows for i in todo)})
+             "rows": sum(pieces[i].dataset.rows for i in todo)}, quality)
     if kept is not None:
         write_json(kept.folder / VERDICT, verdict.to_json())
     return verdict
@@ -92,7 +102,7 @@ def check_rules(config: MonitorConfig, reference: Reference, rules: object) -> N
         return ConfigError(message, hint=hint, where=".".join(map(str, path)))
 
     check_measures(config, list(MEASURES), fault)
-    names = [n for n in reference.columns if n != PREDICTION]
+    names = [n for n in reference.columns if n not in (PREDICTION, CONFIDENCE)]
     for key in ("columns", "slices"):
         for i, name in enumerate(getattr(config, key) or ()):
             if name not in names:
@@ -142,7 +152,7 @@ def remarks(
     for name in reference.columns:
         if name in observed.counts:
             continue
-        if name == PREDICTION:
+        if name in (PREDICTION, CONFIDENCE):
             absent[name] = "there are no predictions in the data"
         elif all(p.log for p in pieces):
             absent[name] = "it is not logged"
@@ -150,8 +160,6 @@ def remarks(
             absent[name] = "there is no such column"
     for piece in pieces:
         notes += list(piece.dataset.notes)
-        remark = check_model(piece, bundle)
-        notes += [remark] if remark else []
         if piece.dataset.quarantine.count:
             notes.append(f"{piece.dataset.quarantine.count:,} rows of {piece.dataset.source} could "
                          "not be parsed and are in no window")

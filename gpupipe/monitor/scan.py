@@ -5,7 +5,7 @@ A part of a piece is worked on by one thread or worker; what parts give is merge
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,8 +17,8 @@ from gpupipe.engine.base import Engine
 from gpupipe.engine.frames import Array, Column, Frames
 from gpupipe.monitor.cells import ABOVE, BELOW, FIRST, UNFIT, Levels
 from gpupipe.monitor.counts import Counts, Groups, Names, counted, together
-from gpupipe.monitor.reference import PREDICTION, Known, Reference
-from gpupipe.monitor.sources import Piece, conforming
+from gpupipe.monitor.reference import CONFIDENCE, PREDICTION, Known, Reference
+from gpupipe.monitor.sources import Piece, conforming, probabilities
 from gpupipe.monitor.windows import Windows
 from gpupipe.steps.passes import stage
 
@@ -101,70 +101,126 @@ class Scan:
     windows: Windows
     slicings: Sequence[Slicing]
     engine: Engine
+    variant: str = "champion"
 
     def __call__(self, part: tuple[int, int]) -> Observed:
-        piece, fx = self.pieces[part[0]], self.engine.fx
-        wanted = [*piece.names.values()]
-        wanted += [piece.time] if piece.time and piece.time not in wanted else []
-        wanted += [c for c in ("score", "prediction") if piece.log and piece.has(c)]
-        first = piece.first + sum(p.rows for p in piece.dataset.parts[: part[1]])
+        fx = self.engine.fx
         counts: dict[str, list[Counts]] = {}
         names: dict[str, Names] = {}
-        for batch, table in piece.read(part[1], wanted, self.engine.batch_rows, fx):
-            n = table.num_rows
-            columns, unfit = conforming(piece, batch, self.bundle, fx)
-            window, known = self._windows(piece, batch, first, n, fx)
-            first += n
-            slices = [s.of(columns[s.column], fx) if s.column in columns
-                      else fx.xp.full(n, s.first + len(s.levels) + 1) for s in self.slicings]
-            prediction = self._prediction(piece, batch, columns, n, fx)
-            if prediction is not None:
-                columns[PREDICTION] = prediction
-            if known is not None:
-                columns = {c: _taken(v, known) for c, v in columns.items()}
-                unfit = {c: v[known] for c, v in unfit.items()}
-                slices, window = [s[known] for s in slices], window[known]
-            if not window.shape[0]:
-                continue
-            groups = Groups.of(window, slices)
-            ones = fx.xp.full(window.shape[0], FIRST)
+        for batch in self.batches(part):
+            groups = Groups.of(batch.window, batch.slices)
+            ones = fx.xp.full(batch.window.shape[0], FIRST)
             _add(counts, ROWS, counted(ones, FIRST + 1, groups, fx))
-            for name, column in columns.items():
+            for name, column in batch.columns.items():
                 own = self.reference.columns[name]
-                _add(counts, name, _counted(own, column, unfit.get(name), groups, fx))
-                unseen = _unseen(own, column, window, fx)
+                _add(counts, name, _counted(own, column, batch.unfit.get(name), groups, fx))
+                unseen = _unseen(own, column, batch.window, fx)
                 if unseen is not None:
                     names[name] = names.get(name, Names()).merge(unseen)
         return Observed({c: together(k) for c, k in counts.items()}, names)
 
+    def batches(self, part: tuple[int, int], also: Sequence[str] = ()) -> Iterator[Rows]:
+        """The rows of a part, batch by batch, that are in a window.
+
+        ``also`` are columns of the file's own that are wanted as they are, where they are there.
+        """
+        piece, fx, size = self.pieces[part[0]], self.engine.fx, self.engine.batch_rows
+        wanted = [*piece.names.values(), *(c for c in also if piece.has(c))]
+        wanted += [piece.time] if piece.time else []
+        wanted += [c for c in ("score", "prediction", "variant") if piece.log and piece.has(c)]
+        first = piece.first + sum(p.rows for p in piece.dataset.parts[: part[1]])
+        several = len(self.bundle.classes) > 2
+        lists = probabilities(piece, part[1], size) if piece.log and several else iter(())
+        for batch, n in piece.read(part[1], list(dict.fromkeys(wanted)), size, fx):
+            columns, unfit = conforming(piece, batch, self.bundle, fx)
+            window, kept = self._windows(piece, batch, first, n, fx)
+            order = batch[piece.time].values if piece.time else fx.xp.arange(first, first + n)
+            first += n
+            slices = [s.of(columns[s.column], fx) if s.column in columns
+                      else fx.xp.full(n, s.first + len(s.levels) + 1) for s in self.slicings]
+            scores = self._scores(piece, batch, columns, n, next(lists, None), fx)
+            columns |= self._predictions(piece, batch, scores, fx)
+            rows = Rows(columns, unfit, window, order, slices, scores,
+                        {c: batch[c] for c in also if c in batch})
+            rows = rows if kept is None else rows.take(kept, fx)
+            if rows.window.shape[0]:
+                yield rows
+
     def _windows(
         self, piece: Piece, batch: Mapping[str, Column], first: int, n: int, fx: Frames
     ) -> tuple[Array, Array | None]:
-        """The window of each row; and which rows have one, where some have no time."""
+        """The window of each row; and which rows are in one, where some are not: without a time,
+        or predicted by another variant of the model."""
+        kept = None
+        if piece.log and "variant" in batch:
+            kept = fx.lookup(batch["variant"], pa.array([self.variant])) == 0
+            kept = None if bool(kept.all()) else kept
         if self.windows.by == "rows":
-            return fx.to_device(self.windows.of_rows(first, n)), None
+            return fx.to_device(self.windows.of_rows(first, n)), kept
         assert piece.time is not None
         column = batch[piece.time]
-        window = self.windows.of_times(column.values)
-        if column.missing is None or not bool(column.missing.any()):
-            return window, None
-        return window, ~column.missing
+        if column.missing is not None and bool(column.missing.any()):
+            kept = ~column.missing if kept is None else kept & ~column.missing
+        return self.windows.of_times(column.values), kept
 
-    def _prediction(
+    def _scores(
         self, piece: Piece, batch: Mapping[str, Column], columns: Mapping[str, Column], n: int,
-        fx: Frames,
-    ) -> Column | None:
-        """The model's output: as logged, or made now where all its columns are there."""
-        labels = len(self.bundle.classes) > 2
+        lists: np.ndarray | None, fx: Frames,
+    ) -> np.ndarray | None:
+        """What the model gave: as logged, or made now where all its columns are there."""
         if piece.log:
-            return batch.get("prediction" if labels else "score")
+            if lists is not None and lists.shape[1] == len(self.bundle.classes):
+                return lists
+            return fx.to_host(fx.numbers(batch["score"])) if (
+                len(self.bundle.classes) <= 2 and "score" in batch) else None
         if self.bundle.outputs or not n or any(c not in columns for c in self.bundle.schema.names):
             return None
-        scores = self.bundle.scores(arrow_table(columns, self.bundle, fx))
-        if not labels:
-            return Column("float64", fx.to_device(np.asarray(scores, np.float64)))
-        codes = fx.to_device(np.asarray(scores).argmax(axis=1))
-        return Column("string", codes, None, pa.array(self.bundle.classes, pa.string()))
+        return np.asarray(self.bundle.scores(arrow_table(columns, self.bundle, fx)), np.float64)
+
+    def _predictions(
+        self, piece: Piece, batch: Mapping[str, Column], scores: np.ndarray | None, fx: Frames
+    ) -> dict[str, Column]:
+        """The model's output as columns: the score, or the label and how sure it is."""
+        if len(self.bundle.classes) <= 2:
+            return {} if scores is None else {PREDICTION: Column("float64", fx.to_device(scores))}
+        if scores is None:
+            return {PREDICTION: batch["prediction"]} if "prediction" in batch else {}
+        known = ~np.isnan(scores).any(axis=1)
+        codes = np.where(known, np.where(known[:, None], scores, 0.0).argmax(axis=1), -1)
+        labels = pa.array(self.bundle.classes, pa.string())
+        return {PREDICTION: Column("string", fx.to_device(codes), None, labels),
+                CONFIDENCE: Column("float64", fx.to_device(scores.max(axis=1)))}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows, as a scan sees them: each ``[n]``.
+
+    Attributes
+    ----------
+    columns : those of the bundle in its types, and the predictions.
+    unfit : which rows do not fit a column's type, by column.
+    window, order : the window's number; the moment, or the row's number.
+    slices : the slice of each row, by slicing.
+    scores : P(positive) or values float64 ``[n]``, probabilities ``[n, classes]``, or None.
+    also : columns of the file's own.
+    """
+
+    columns: Mapping[str, Column]
+    unfit: Mapping[str, Array]
+    window: Array
+    order: Array
+    slices: Sequence[Array]
+    scores: np.ndarray | None
+    also: Mapping[str, Column]
+
+    def take(self, rows: Array, fx: Frames) -> Rows:
+        """Those of a mask."""
+        return Rows({c: taken(v, rows) for c, v in self.columns.items()},
+                    {c: v[rows] for c, v in self.unfit.items()}, self.window[rows],
+                    self.order[rows], [s[rows] for s in self.slices],
+                    None if self.scores is None else self.scores[fx.to_host(rows)],
+                    {c: taken(v, rows) for c, v in self.also.items()})
 
 
 def arrow_table(columns: Mapping[str, Column], bundle: Bundle, fx: Frames) -> pa.Table:
@@ -221,7 +277,8 @@ def _unseen(own: Known, column: Column, window: Array, fx: Frames) -> Names | No
     return Names.found(fx.to_host(column.values[new]), column.levels, fx.to_host(window[new]))
 
 
-def _taken(column: Column, rows: Array) -> Column:
+def taken(column: Column, rows: Array) -> Column:
+    """Some rows of a column."""
     return replace(column, values=column.values[rows],
                    missing=None if column.missing is None else column.missing[rows])
 

@@ -61,8 +61,8 @@ class Piece:
 
     def read(
         self, part: int, columns: Sequence[str], batch_rows: int, fx: Frames
-    ) -> Iterator[tuple[dict[str, Column], pa.Table]]:
-        """The batches of a part: the columns by their own names, and the Arrow table behind."""
+    ) -> Iterator[tuple[dict[str, Column], int]]:
+        """The batches of a part: the columns by their own names, and how many rows."""
         here = [c for c in columns if c in self.dataset.schema]
         schema = self.dataset.schema
         for table in self.dataset.parts[part].stream(here, batch_rows):
@@ -71,7 +71,7 @@ class Piece:
             for name in columns:
                 if name in self.constants and name not in found:
                     found[name] = _repeated(self.constants[name], table.num_rows)
-            yield found, table
+            yield found, table.num_rows
 
 
 def _repeated(value: str | None, n: int) -> Column:
@@ -136,18 +136,6 @@ def _piece(
     names = {c: prefix + c for c in bundle.schema.names
              if prefix + c in schema or (not log and c in constants)}
     return Piece(dataset, names, log, name, first, constants)
-
-
-def check_model(piece: Piece, bundle: Bundle) -> str | None:
-    """A remark where a log names another model than the bundle; None where all is well."""
-    if not piece.log:
-        return None
-    part = piece.dataset.parts[0]
-    table = next(part.stream(["model"], 1))
-    name = table.column("model")[0].as_py()
-    own = bundle.info["name"]
-    return None if name in (own, None) else (
-        f"the log {piece.dataset.source} is of the model {name!r}; the bundle is called {own!r}")
 
 
 def probabilities(piece: Piece, part: int, batch_rows: int) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any
 from gpupipe.config.monitor import MonitorConfig
 from gpupipe.monitor.judge import ALERT, INSUFFICIENT, WARN, Judged, Window, worst_of
 from gpupipe.monitor.measures import MEASURES
-from gpupipe.monitor.reference import PREDICTION
+from gpupipe.monitor.reference import CONFIDENCE, PREDICTION
 
 FIRING = 4
 """The exit code while an alert fires."""
@@ -92,13 +92,14 @@ def finding(window: Window, column: Judged) -> dict[str, Any]:
     """A column that is not ok, with the measure that says so and a sentence."""
     worst = column.worst
     assert worst is not None
-    what = "the predictions" if column.column == PREDICTION else column.column
+    what = {PREDICTION: "the predictions", CONFIDENCE: "the predictions' confidence"}.get(
+        column.column, column.column)
     where = f" where {column.slice}" if column.slice else ""
     text = (f"{what}{where}: {MEASURES[worst.name].title} {worst.value:.3g} (without noise "
             f"{worst.effect:.3g}; q = {worst.q:.2g})")
     if worst.name == "unseen" and column.unseen:
         text += ": " + ", ".join(map(repr, list(column.unseen)[:3]))
     return {"window": window.number, "start": window.start, "state": column.state,
-            "kind": "prediction" if column.column == PREDICTION else "column",
+            "kind": "prediction" if column.column in (PREDICTION, CONFIDENCE) else "column",
             "column": column.column, "slice": column.slice, "measure": worst.name,
             "value": worst.value, "effect": worst.effect, "q": worst.q, "text": text}

@@ -13,13 +13,14 @@ import gpupipe
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of two classes, trained on 4,000 rows, calibrated."""
+    """A bundle of two classes, trained on 6,000 rows, 1,500 of them held out, calibrated."""
     folder = tmp_path_factory.mktemp("watched")
-    pq.write_table(table(4000, 0), folder / "train.parquet")
+    pq.write_table(table(6000, 0), folder / "train.parquet")
     done = gpupipe.run({
-        "data": {"source": str(folder / "train.parquet"), "target": "y", "drop": ["t"]},
+        "data": {"source": str(folder / "train.parquet"), "target": "y", "drop": ["t"],
+                 "positive": "yes"},
         "model": {"kind": "linear"}, "explain": False, "calibrate": "sigmoid",
-        "split": {"folds": 3, "holdout": 0}, "evaluate": {"resamples": 10, "baselines": []},
+        "split": {"folds": 3, "holdout": 0.25}, "evaluate": {"resamples": 10, "baselines": []},
         "engine": {"workers": 1},
     }, runs=folder / "runs")
     return done.bundle

@@ -163,7 +163,7 @@ def test_a_text_file_and_rows_as_windows(bundle, tmp_path):
 def test_a_bundle_without_kept_predictions_says_so(bundle, monkeypatch):
     loaded = gpupipe.load(bundle)
     reference = reference_of(loaded)
-    assert reference.columns[PREDICTION].rows == 4000
+    assert 1400 < reference.columns[PREDICTION].rows < 1600  # the holdout's
     from gpupipe.monitor import reference as room
 
     real = room.read_states
