@@ -197,27 +197,27 @@ def busy(group: int) -> tuple[float, float, float]:
 def capacity(generator: Generator) -> float:
     """Requests a second of a closed loop, every connection always busy: where the search begins."""
     generator.patience, rate, n = 60.0, 0.0, 64
-    for _ in range(3):
+    for _ in range(2):
         out = generator.fire(np.zeros(n))
         if (out.status != 200).any():
             index = int((out.status != 200).argmax())
             raise SystemExit(f"status {out.status[index]}: {out.samples.get(index, b'')[:400]!r}")
         rate = n / out.seconds
-        n = max(64, round(rate * 1.5))
+        n = max(64, round(rate * 2))
     generator.patience = 3.0
     return rate
 
 
 def stepped(generator: Generator, group: int, seconds: float, bounds: Sequence[float]
             ) -> list[Result]:
-    """What every rate gave: up until two in a row break the widest bound, then down until all are
-    kept."""
+    """What every rate gave: up until two in a row break the widest bound, then down until all
+    bounds are kept that half of the requests keep."""
     steps: list[Result] = []
 
     def step(rate: float) -> float:
         before = busy(group)
         # A slow server is watched for longer, so that there are requests enough for a p99.
-        out = generator.fire(arrivals(rate, 0.5 + max(seconds, min(500 / rate, 3 * seconds)),
+        out = generator.fire(arrivals(rate, 0.5 + max(seconds, min(400 / rate, 2 * seconds)),
                                       seed=len(steps)))
         after = busy(group)
         wall, own, whole = (b - a for a, b in zip(before, after, strict=True))
@@ -229,17 +229,16 @@ def stepped(generator: Generator, group: int, seconds: float, bounds: Sequence[f
             time.sleep(2)  # what the server still has to answer is no part of the next step
         return np.inf if found["errors"] else float(found["p99_ms"])
 
-    start = rate = 0.7 * capacity(generator)
+    start = rate = 0.75 * capacity(generator)
     misses = 0
     while misses < 2:
         misses = 0 if step(rate) <= max(bounds) else misses + 1
         rate *= UP
-    rate, least = start, steps[0]["p99_ms"]
-    for _ in range(8):
-        if least <= min(bounds):
+    for lower in range(1, 9):
+        slowest = min(steps, key=lambda s: s["rate"])
+        if all(kept(steps, b) or slowest["p50_ms"] > b for b in bounds):
             break
-        rate /= DOWN
-        least = step(rate)
+        step(start / DOWN**lower)
     return sorted(steps, key=lambda s: s["rate"])
 
 

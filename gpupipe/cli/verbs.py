@@ -32,6 +32,9 @@ app.add_typer(experiment.app, name="experiment")
 app.command(**_example("gpupipe serve runs/latest --port 8000 --workers 2"))(serving.serve)
 app.command(**_example("gpupipe monitor runs/latest logs/ --window 1d --history watched"))(
     monitoring.monitor)
+app.command(**_example("gpupipe dashboard watched --output dashboard.html"))(monitoring.dashboard)
+app.command("monitor-files", **_example("gpupipe monitor-files monitoring/"))(
+    monitoring.monitor_files)
 app.command(**_example("gpupipe skew models/churn predictions --source features.parquet --key id"))(
     skew.skew)
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from gpupipe.engine.hashing import hash_numbers, hash_strings, mix64
+from gpupipe.engine.hashing import mix64
 from gpupipe.errors import ConfigError
 from gpupipe.experiment.cells import Reading, UnitRows, needed
 from gpupipe.experiment.gather import Gathered
+from gpupipe.experiment.units import hashed_ids
 
 _CELLS = 1 << 22
 """Weights that are in memory at once."""
@@ -39,8 +39,7 @@ def resampled(
     if resamples < 100:
         raise ConfigError(f"{resamples} resamples are too few for an interval",
                           hint="--bootstrap 2000")
-    hashes = hash_strings(ids) if pa.types.is_string(ids.type) or pa.types.is_large_string(
-        ids.type) else hash_numbers(ids.to_numpy(zero_copy_only=False), np)
+    hashes = hashed_ids(ids)
     names = list(rows.arms.names)
     for metric in metrics:
         reading = readings[metric["name"]]

@@ -36,6 +36,8 @@ from gpupipe.experiment.units import Units
 
 LOG = {"prediction_id": "", "unit_id": "unit", "variant": "arm", "shadow": ""}
 """The columns by which a server's prediction log is known."""
+CONTROLS = ("control", "champion", "baseline")
+"""The arm that the others are held against, where nothing is said; else the first by name."""
 EXAMPLES = 5
 _CHUNK = 131_072
 
@@ -159,6 +161,9 @@ def _columns(
     key = on or config.unit or ""
     mine, theirs = [], []
     for metric in config.metrics:
+        if config.unit is None and (metric.denominator == "rows" or metric.aggregate != "auto"):
+            raise ConfigError(f"{metric.name!r} is of several rows of a unit, and each row is one",
+                              hint="name the column of the unit: unit: user_id")
         for name in metric.columns():
             if name in schema and (other is None or name == key or name not in other.schema):
                 _numeric(name, schema, table.source)
@@ -176,7 +181,7 @@ def _columns(
     arms = None if config.arms is None else tuple(config.arms)
     where = {c: level_text(v) for c, v in config.where.items()}
     wanted = Wanted(config.unit, config.arm if arm else None, arms, tuple(config.slices),
-                    tuple(dict.fromkeys(mine)), where, tuple(config.metrics))
+                    tuple(dict.fromkeys(mine)), where, _extremes(config), tuple(config.metrics))
     if other is None:
         return wanted, None, key
     for of in (table, other):
@@ -186,7 +191,14 @@ def _columns(
                 if key else "which column names a row of the outcomes in both tables?",
                 where=of.source, hint="--on prediction_id, or name the unit",
             )
-    return wanted, Wanted(key, None, None, (), tuple(dict.fromkeys(theirs)), {}), key
+    values = tuple(dict.fromkeys(theirs))
+    extremes = _extremes(config) if key == config.unit else values
+    return wanted, Wanted(key, None, None, (), values, {}, extremes), key
+
+
+def _extremes(config: ExperimentConfig) -> tuple[str, ...]:
+    """The columns whose least or greatest value may be a unit's own."""
+    return tuple(m.source for m in config.metrics if m.aggregate in ("auto", "max", "min"))
 
 
 def _no_column(
@@ -229,6 +241,7 @@ def _resolved(
             f"{'only ' + there[0] if there else 'none'}", hint=f"rows: {_counted(left)}",
         )
     else:
+        there.sort(key=lambda a: a.casefold() not in CONTROLS)
         arms = dict.fromkeys(there, 1 / len(there))
     control = config.control or next(iter(arms))
     if control not in arms:
@@ -285,7 +298,8 @@ def _of_units(
     crossed = units.least[:, 0] != units.greatest[:, 0]
     examples = tuple(str(u) for u in
                      units.ids.take(pa.array(np.flatnonzero(crossed)[:EXAMPLES])).to_pylist())
-    units = units.take(np.flatnonzero(~crossed))
+    if crossed.any():
+        units = units.take(np.flatnonzero(~crossed))
     if not len(units):
         raise DataError("every unit was seen in several arms", hint="is the unit's column right?")
     assert config.arms is not None

@@ -124,7 +124,8 @@ def _said(metric: Mapping[str, Any], effect: Mapping[str, Any], config: Experime
 
 def percent(value: float) -> str:
     """A relative effect: +3.1%."""
-    return f"{100 * value:+.2f}%".replace("-", "−")
+    text = f"{100 * value:+.2f}%"
+    return "0.00%" if text in ("-0.00%", "+0.00%") else text.replace("-", "−")
 
 
 def signed(value: float) -> str:
