@@ -143,6 +143,21 @@ def test_the_ratio_of_samples_is_scipys_chi_squared() -> None:
     assert sample_ratio({"a": 3, "b": 1}, halves, 0.01).ok is None
 
 
+def test_the_sequential_ratio_test_is_the_ratio_of_likelihoods() -> None:
+    units, shares = {"a": 5_300, "b": 4_700}, {"a": 0.5, "b": 0.5}
+    mixture = stats.betabinom(10_000, 500, 500).logpmf(5_300)
+    plain = stats.binom(10_000, 0.5).logpmf(5_300)
+    made = sample_ratio(units, shares, 0.01, sequential=True)
+    assert made.p == pytest.approx(np.exp(plain - mixture), rel=1e-6) and made.ok is False
+    rng = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(300):
+        seen = np.cumsum(rng.random((100, 200)) < 0.5, axis=None)[199::200]
+        alarms += any(sample_ratio({"a": int(k), "b": 200 * (i + 1) - int(k)}, shares, 0.05,
+                                   sequential=True).ok is False for i, k in enumerate(seen))
+    assert alarms / 300 <= 0.05
+
+
 def test_an_interaction_is_the_test_of_cochrans_q(table: pd.DataFrame) -> None:
     from statsmodels.stats.meta_analysis import combine_effects
 
