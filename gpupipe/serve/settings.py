@@ -76,7 +76,7 @@ class LimitsConfig(Section):
     header_timeout: Duration = "10s"
     """How long a client may take for a request's head; after it 408."""
     body_timeout: Duration = "30s"
-    """How long a client may take for a request's body; after it 408."""
+    """How long a client may take for a request's body (408), or to read an answer."""
     keep_alive: Duration = "75s"
     """How long an idle connection stays open."""
 
