@@ -122,21 +122,30 @@ def plan(
     return Answer(planned.to_json(), lambda: show.lines(planned.lines()))
 
 
-@app.command(**_example("gpupipe run pipeline.yaml"))
+@app.command(**_example("gpupipe run pipeline.yaml --register models/churn"))
 def run(
     pipeline: File = Path("pipeline.yaml"), runs: Runs = Path("runs"),
+    register: Annotated[
+        str | None, typer.Option(metavar="REGISTRY/NAME", help="Add the bundle as a version, too.")
+    ] = None,
     json: Json = False, debug: Debug = False,
 ) -> Answer:
     """Train, evaluate and bundle: everything lands in a new folder under RUNS."""
     from gpupipe.cli import show
     from gpupipe.config import load_config
     from gpupipe.console import bars
+    from gpupipe.registry.names import split_name
 
-    config = load_config(pipeline)
+    config, place = load_config(pipeline), register and split_name(register)
     from gpupipe import workflow  # slow to import: a fault in the file is told first
 
     result = workflow.run(config, runs=runs, progress=bars())
-    return Answer(result.to_json(), lambda: show.result(result))
+    answer = result.to_json()
+    if place:
+        from gpupipe.registry import Registry, add
+
+        answer["registered"] = f"{register}@{add(Registry(place[0]), place[1], result.run).version}"
+    return Answer(answer, lambda: show.result(result, answer.get("registered")))
 
 
 @app.command("cross-validate", **_example("gpupipe cross-validate pipeline.yaml"))
