@@ -26,7 +26,7 @@ from gpupipe.checkpoints import digest, temporary_name
 from gpupipe.config import PipelineConfig
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.registry import Event, Registry, Version, add, fetch, split_name, stamp
-from gpupipe.registry.gates import Gates, Verdict, judged
+from gpupipe.registry.gates import Gates, Verdict, judged, read_gates
 from gpupipe.registry.promotion import Promotion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -130,8 +130,8 @@ def retrain(
         assert trained is not None
         told = f"{why or reason} [{MARK}{key}]"
         version = add(place.registry, place.name, trained, added=stamp(told, by))
-    return place.settled(version, run, metrics, reason, gates or Gates(), judge, promote, config,
-                         runs, by, progress)
+    return place.settled(version, run, metrics, reason, gates or read_gates(None), judge, promote,
+                         config, runs, by, progress)
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class _Place:
             version, *([self.registry.version(self.name, champion.version)] if champion else []))]
         told: Verdict = judged(
             rules, bundles[0], bundles[1] if champion else None, judge,
-            numbers=(version.version, champion and champion.version), progress=progress)
+            numbers=(version.version, champion.version if champion else None), progress=progress)
         return told.to_json()
 
     def _promoted(

@@ -14,7 +14,7 @@ import pyarrow as pa
 from gpupipe.config import EngineConfig
 from gpupipe.console import reading
 from gpupipe.data.dataset import Dataset, on_disk
-from gpupipe.data.ingest import ingest
+from gpupipe.data.ingest import ingest_plain
 from gpupipe.data.reader import Reader
 from gpupipe.engine.base import Engine
 from gpupipe.engine.choose import choose
@@ -97,9 +97,9 @@ def gather(
                           hint="give the table: --outcomes labels.parquet")
     with TemporaryDirectory(prefix="gpupipe-experiment-") as folder:
         with reading(progress) as report:
-            table = ingest(source, cache=Path(folder) / "rows", progress=report)
+            table = ingest_plain(source, cache=Path(folder) / "rows", progress=report)
             other = None if outcomes is None else (
-                ingest(outcomes, cache=Path(folder) / "outcomes", progress=report))
+                ingest_plain(outcomes, cache=Path(folder) / "outcomes", progress=report))
         config, notes = as_log(config, table.schema)
         wanted, theirs, key = columns_of(config, table, other, on)
         with choose(engine, table.rows).opened() as (opened, chosen):
@@ -209,7 +209,7 @@ def gather_past(
     choose(engine)
     with TemporaryDirectory(prefix="gpupipe-experiment-") as folder:
         with reading(progress) as report:
-            table = ingest(source, cache=Path(folder) / "rows", progress=report)
+            table = ingest_plain(source, cache=Path(folder) / "rows", progress=report)
         past, _ = as_log(config, table.schema)
         past = past.model_copy(update={"slices": []})
         wanted, _, _ = columns_of(past, table, None, None, arm=False)
