@@ -91,7 +91,7 @@ def test_the_examples_with_curl_are_answered(running, tmp_path):
     write_bundle(trained_on(config["data"]["source"], config, cache=tmp_path / "cache"),
                  tmp_path / "bundle")
     server = running(str(tmp_path / "bundle"))
-    examples = [b for b in re.findall(r"^```sh\n(curl .*?)^```", PAGE, re.MULTILINE | re.DOTALL)]
+    examples = re.findall(r"^```sh\n(curl .*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     assert len(examples) == 3
     answers = []
     for example in examples:
