@@ -29,7 +29,9 @@ BATCH_ROWS = 131_072
 PIECE_ROWS = 8_192
 """Tables are scored in pieces of so many rows: their features stay in a core's cache."""
 FEW_RECORDS = 32
-"""So many records are scored one by one; a table of more takes less time a row."""
+"""So many records are scored one by one; a matrix of more takes less time a row."""
+SOME_RECORDS = 1_024
+"""The columns of so many records are made value by value; those of a table take less time a row."""
 T = TypeVar("T")
 SCORE_TOLERANCE = 1e-6
 """How far a golden row's score may be off: trees add float32 numbers, in an order that a
@@ -176,15 +178,22 @@ class Bundle:
         Raises DataError naming record and column where a value does not fit.
         """
         path = self._rows.path
-        if path is not None and 0 < len(records) <= FEW_RECORDS:
+        if path is not None and 0 < len(records) <= SOME_RECORDS:
             try:
+                if len(records) > FEW_RECORDS:
+                    return self._judged(path.features(records))
                 scores, bounds = zip(*map(path.scored, records), strict=True)
-            except Unfit:
-                pass
-            else:
                 return np.concatenate(scores), (
                     None if bounds[0] is None else np.concatenate(bounds))
+            except Unfit:
+                pass
         return self.scored(records_table(records, self.schema))
+
+    def _judged(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Scores and bounds of features ``[n, features]``."""
+        model: Any = self.contents.model
+        scores = np.asarray(model.predict(features))
+        return scores, None if self.coverage is None else np.asarray(model.bounds(features, scores))
 
     @property
     def row_path(self) -> str:
@@ -233,16 +242,8 @@ class Bundle:
 
     def scored(self, table: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Scores, and the bounds around them: ends ``[n, 2]``, sets ``[n, classes]``, or None."""
-        model: Any = self.contents.model
-        if self.coverage is None:
-            return self.scores(table), None
-
-        def both(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            scores = np.asarray(model.predict(chunk))
-            return scores, np.asarray(model.bounds(chunk, scores))
-
-        scores, bounds = zip(*self._by_pieces(as_table(table), both), strict=True)
-        return np.concatenate(scores), np.concatenate(bounds)
+        scores, bounds = zip(*self._by_pieces(as_table(table), self._judged), strict=True)
+        return np.concatenate(scores), None if bounds[0] is None else np.concatenate(bounds)
 
     def _by_pieces(self, table: pa.Table, work: Callable[[np.ndarray], T]) -> list[T]:
         """What ``work`` makes of each piece's features, in order, by as many threads as cores."""
@@ -332,6 +333,10 @@ def rows_of(bundle: Bundle, records: Sequence[dict[str, Any]] = ()) -> Rows:
         tried = [*records, *_odd(records, bundle.schema)]
         differs = held_against(path, tried, lambda r: bundle.scored(
             records_table(r, bundle.schema))) if tried else ""
+        if tried and not differs and not np.array_equal(
+                path.features(tried), bundle.features(records_table(tried, bundle.schema)),
+                equal_nan=True):
+            differs = "features of the rows tried differ"
     except Unfit:
         differs = "a value of the golden rows is not plainly of its type"
     except Exception as error:  # whatever it is, the batch path has no part in it

@@ -105,6 +105,9 @@ def analyse(
     unit: Annotated[str | None, typer.Option(help="Without a plan: the unit's column.")] = None,
     arm: Annotated[str | None, typer.Option(help="The arm's column.")] = None,
     control: Annotated[str | None, typer.Option(help="The arm to hold the others against.")] = None,
+    share: Annotated[
+        list[str] | None, typer.Option(help="ARM=SHARE as planned, where not equal. Repeat it.")
+    ] = None,
     metric: Annotated[
         list[str] | None, typer.Option(help="A metric's column; the first one decides. Repeat it.")
     ] = None,
@@ -149,7 +152,7 @@ def analyse(
 
     engine = EngineConfig(kind="dask" if workers or address else "auto",
                           workers=workers or "auto", address=address)
-    given = {"unit": unit, "arm": arm, "control": control, "metrics": metric,
+    given = {"unit": unit, "arm": arm, "control": control, "shares": share, "metrics": metric,
              "guardrails": guardrail, "covariate": covariate, "slices": slices,
              "sequential": sequential, "alpha": alpha}
     found = workflow.analyse(

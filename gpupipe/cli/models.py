@@ -186,3 +186,20 @@ def verify(
 
     found = room.verified(model, progress=bars())
     return Answer(found, lambda: show.verified(found))
+
+
+@app.command(**example("gpupipe models export models/churn@champion --format onnx --output churn"))
+def export(
+    model: Trained,
+    format: Annotated[str, typer.Option(help="mlflow, onnx or xgboost.")],
+    output: Annotated[Path, typer.Option(help="The folder to write; it must not be there yet.")],
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Write a model in the format of another tool."""
+    from gpupipe import exports as room
+    from gpupipe.bundle import load
+    from gpupipe.cli import show
+    from gpupipe.cli import show_models as showing
+
+    done = room.export(load(show.trained(model)), format, output)
+    return Answer(done, lambda: showing.exported(done))

@@ -39,6 +39,9 @@ def monitor(
     rules: Annotated[
         Path | None, typer.Option(help="The pipeline file whose `monitor` section has the rules.")
     ] = None,
+    prometheus: Annotated[
+        Path | None, typer.Option(help="A file for Prometheus' textfile collector: NAME.prom.")
+    ] = None,
     json: Json = False, debug: Debug = False,
 ) -> Answer:
     """Hold what comes in and goes out against what the model was trained on.
@@ -55,4 +58,33 @@ def monitor(
     verdict = room.monitor(show.trained(run), data or None, labels=labels, window=window,
                            time=time, history=history, variant=variant, rules=config,
                            progress=bars())
-    return Answer(verdict.to_json(), lambda: show_monitor.verdict(verdict), verdict.code)
+    if prometheus is not None:
+        room.write_prometheus(verdict, prometheus)
+    found = {**verdict.to_json(), "alerts": dict(verdict.alerts)}
+    return Answer(found, lambda: show_monitor.verdict(verdict), verdict.code)
+
+
+def monitor_files(
+    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write them.")],
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Write alert rules for Prometheus and a dashboard for Grafana: of servers and monitoring."""
+    from gpupipe import monitor as room
+    from gpupipe.console import say
+
+    made = room.write_files(output)
+    return Answer({"files": made}, lambda: say("\n".join(map(str, made))))
+
+
+def dashboard(
+    history: Annotated[Path, typer.Argument(metavar="HISTORY", help="The history's folder.")],
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("dashboard.html"),
+    last: Annotated[int, typer.Option(min=1, max=120, help="The newest windows to show.")] = 60,
+    json: Json = False, debug: Debug = False,
+) -> Answer:
+    """Write a page over a history: states by column and window, distributions then and now."""
+    from gpupipe import monitor as room
+    from gpupipe.console import say
+
+    made = room.write_dashboard(history, output, last)
+    return Answer(made, lambda: say(f"page    {output}"))

@@ -98,8 +98,8 @@ def _interval(measured: Mapping[str, Any] | None) -> str | None:
     return f"{low:.4g} – {high:.4g}" if low is not None and high is not None else None
 
 
-def result(done: Any) -> None:
-    """A finished run."""
+def result(done: Any, registered: str | None = None) -> None:
+    """A finished run, and the version that it was added as."""
     found = done.to_json()
     metrics(found)
     trust(found, board=len((found["leaderboard"] or {}).get("entries", ())) > 3)
@@ -108,6 +108,8 @@ def result(done: Any) -> None:
     notes(done.summary["notes"])
     say(f"report  {done.report}")
     say(f"bundle  {done.bundle}")
+    if registered:
+        say(f"version {registered}")
     latest = done.run.parent / "latest"
     name = latest if latest.exists() and latest.samefile(done.run) else done.run
     say(f"next    gpupipe predict {name} NEW_DATA --output predictions.parquet", "dim")

@@ -112,16 +112,17 @@ def _metrics(found: Mapping[str, Any]) -> None:
             change, write = e.get("relative"), percent
             if change is None:
                 change, write = e.get("difference"), signed
-            state = e["state"]
+            state, p = e["state"], e.get("p_corrected")
             if m["role"] == "guardrail" and "non_inferiority" in e:
-                state = {"holds": "no loss", "broken": "broken",
-                         "not shown": "not settled"}[e["non_inferiority"]["state"]]
+                state = {"holds": "within margin", "broken": "broken",
+                         "not shown": "open"}[e["non_inferiority"]["state"]]
+                p = e["non_inferiority"]["p"]
             rows.append([
                 m["name"], m["role"], *([e["arm"]] if several else []),
                 m["arms"][found["control"]]["value"], m["arms"][e["arm"]]["value"],
                 None if change is None else write(change["value"]),
                 None if change is None else f"{write(change['low'])} to {write(change['high'])}",
-                None if e["why"] else f"{e['p_corrected']:.4g}", state,
+                None if p is None else f"{p:.4g}", state,
             ])
     level = f"{100 * (1 - found['alpha']):g}% interval"
     always = ", at every look" if found["look"] == "sequential" else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gpupipe.cli.show import metrics
+from gpupipe.cli.show import metrics, notes
 from gpupipe.console import say, table
 
 
@@ -84,6 +84,12 @@ def promoted(done: Any) -> None:
     else:
         say(f"{done.alias} stays where it is: a gate did not pass (--force moves it anyway)",
             "bold red")
+
+
+def exported(done: Mapping[str, Any]) -> None:
+    """What was written."""
+    notes(done["notes"])
+    say(f"{done['format']}: {done['output']} ({', '.join(done['files'])})")
 
 
 def verified(found: Mapping[str, Any]) -> None:

@@ -33,6 +33,10 @@ def verdict(found: Verdict) -> None:
         say(f"{len(told) - SHOWN:,} more findings are not shown", "dim")
     for note in found.notes:
         say(f"note    {note}", "yellow")
+    for event in found.alerts.get("news", ())[:SHOWN]:
+        say(f"news    {event['change']}: {event['text']}")
+    if found.alerts.get("pending"):
+        say(f"waiting {found.alerts['pending']} messages of alerts for their sinks", "yellow")
     say(f"state   {found.state}", STYLES[found.state])
     if found.firing:
         say("an alert fires", STYLES["alert"])

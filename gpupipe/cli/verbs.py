@@ -32,6 +32,9 @@ app.add_typer(experiment.app, name="experiment")
 app.command(**_example("gpupipe serve runs/latest --port 8000 --workers 2"))(serving.serve)
 app.command(**_example("gpupipe monitor runs/latest logs/ --window 1d --history watched"))(
     monitoring.monitor)
+app.command(**_example("gpupipe dashboard watched --output dashboard.html"))(monitoring.dashboard)
+app.command("monitor-files", **_example("gpupipe monitor-files monitoring/"))(
+    monitoring.monitor_files)
 app.command(**_example("gpupipe skew models/churn predictions --source features.parquet --key id"))(
     skew.skew)
 
@@ -117,21 +120,30 @@ def plan(
     return Answer(planned.to_json(), lambda: show.lines(planned.lines()))
 
 
-@app.command(**_example("gpupipe run pipeline.yaml"))
+@app.command(**_example("gpupipe run pipeline.yaml --register models/churn"))
 def run(
     pipeline: File = Path("pipeline.yaml"), runs: Runs = Path("runs"),
+    register: Annotated[
+        str | None, typer.Option(metavar="REGISTRY/NAME", help="Add the bundle as a version, too.")
+    ] = None,
     json: Json = False, debug: Debug = False,
 ) -> Answer:
     """Train, evaluate and bundle: everything lands in a new folder under RUNS."""
     from gpupipe.cli import show
     from gpupipe.config import load_config
     from gpupipe.console import bars
+    from gpupipe.registry.names import split_name
 
-    config = load_config(pipeline)
+    config, place = load_config(pipeline), register and split_name(register)
     from gpupipe import workflow  # slow to import: a fault in the file is told first
 
     result = workflow.run(config, runs=runs, progress=bars())
-    return Answer(result.to_json(), lambda: show.result(result))
+    answer = result.to_json()
+    if place:
+        from gpupipe.registry import Registry, add
+
+        answer["registered"] = f"{register}@{add(Registry(place[0]), place[1], result.run).version}"
+    return Answer(answer, lambda: show.result(result, answer.get("registered")))
 
 
 @app.command("cross-validate", **_example("gpupipe cross-validate pipeline.yaml"))

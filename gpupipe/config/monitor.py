@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gpupipe.config.check import Misfit
 from gpupipe.config.section import ColumnName, ColumnNames, Section, Texts
+from gpupipe.config.sinks import SinkConfig
 from gpupipe.config.units import microseconds_of
 
 State = Literal["ok", "warn", "alert", "insufficient"]
@@ -64,6 +65,9 @@ class MonitorConfig(Section):
     """The states of a window that are an alert: exit code 4."""
     last: Annotated[int, Field(ge=1)] = 1
     """How many of the newest windows with enough rows may raise it."""
+    sinks: list[SinkConfig] = []
+    """Where alerts are told: [{webhook: {url: https://...}}, {file: alerts.jsonl}]. They need a
+    history, which keeps what was told."""
 
     @field_validator("window")
     @classmethod

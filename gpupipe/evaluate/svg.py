@@ -44,19 +44,21 @@ class Plot:
     """A frame of ``width`` x ``height`` whose data run over ``x`` and ``y``.
 
     Marks come out in the order in which they are drawn. ``title`` is what a screen reader says.
+    ``x_names`` are ticks of the x axis with a name in place of a number: (place, name) each.
     """
 
     def __init__(
         self, x: Range, y: Range, *, title: str, x_label: str = "", y_label: str = "",
         width: int = 360, height: int = 270, x_ticks: int = 5, y_ticks: int = 5,
-        percent: str = "",
+        percent: str = "", x_names: Sequence[tuple[float, str]] = (),
     ) -> None:
         self.x, self.y = _open(x), _open(y)
         self.title, self.width, self.height = title, width, height
         longest = max((len(_tick(v, "y" in percent)) for v in ticks(*self.y, y_ticks)), default=0)
         self.left, self.right, self.top, self.bottom = 34 + 7 * longest, 18, 10, 44
         self.parts: list[str] = []
-        self._axes(x_label, y_label, x_ticks, y_ticks, percent)
+        self._axes(x_label, y_label, x_names or [
+            (v, _tick(v, "x" in percent)) for v in ticks(*self.x, x_ticks)], y_ticks, percent)
 
     def px(self, value: float) -> float:
         inner = self.width - self.left - self.right
@@ -104,6 +106,11 @@ class Plot:
         path = self._path([start[0], end[0]], [start[1], end[1]])
         self.parts.append(f'<path class="rule" d="{path}"/>')
 
+    def note(self, x: float, y: float, text: str) -> None:
+        """A few words that begin at a place, just above it."""
+        self.parts.append(f'<text class="note" x="{self.px(x):.1f}" y="{self.py(y) - 4:.1f}" '
+                          f'text-anchor="start">{escape(text)}</text>')
+
     def cells(self, counts: Sequence[Sequence[float]], css: str, shades: int = 9) -> None:
         """A 2-D histogram over the whole frame, ``counts[i][j]`` at the i-th x and j-th y.
 
@@ -141,7 +148,8 @@ class Plot:
         return "M" + "L".join(steps)
 
     def _axes(
-        self, x_label: str, y_label: str, x_ticks: int, y_ticks: int, percent: str
+        self, x_label: str, y_label: str, x_names: Sequence[tuple[float, str]], y_ticks: int,
+        percent: str,
     ) -> None:
         base, write = self.height - self.bottom, self.parts.append
         for value in ticks(*self.y, y_ticks):
@@ -149,10 +157,9 @@ class Plot:
             write(f'<path class="grid" d="M{self.left} {at:.1f}H{self.width - self.right}"/>')
             write(f'<text class="tick" x="{self.left - 7}" y="{at + 4:.1f}" '
                   f'text-anchor="end">{text}</text>')
-        for value in ticks(*self.x, x_ticks):
-            text = _tick(value, "x" in percent)
+        for value, text in x_names:
             write(f'<text class="tick" x="{self.px(value):.1f}" y="{base + 17}" '
-                  f'text-anchor="middle">{text}</text>')
+                  f'text-anchor="middle">{escape(text)}</text>')
         write(f'<path class="axis" d="M{self.left} {base}H{self.width - self.right}"/>')
         middle = (self.left + self.width - self.right) / 2
         write(f'<text class="axis-label" x="{middle:.0f}" y="{self.height - 6}" '

@@ -203,11 +203,6 @@ class ExperimentConfig(Section):
             if self.control is not None and self.control not in self.arms:
                 raise Misfit(f"the control {self.control!r} is none of the arms",
                              f"the arms are {', '.join(self.arms)}", "control")
-        for metric in self.metrics:
-            rows = metric.denominator == "rows" or metric.aggregate != "auto"
-            if self.unit is None and rows:
-                raise Misfit(f"{metric.name!r} is of several rows of a unit, and each row is one",
-                             "name the column of the unit: unit: user_id", "unit")
         return self
 
     @property

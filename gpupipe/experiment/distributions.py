@@ -38,10 +38,26 @@ def t_quantile(p: float, df: float) -> float:
         return normal_quantile(p)
     if p < 0.5:
         return -t_quantile(1 - p, df)
+    if df >= 100:
+        return _newton(p, df)
     high = 1.0
     while t_tail(high, df) > 1 - p:
         high *= 2
     return _root(lambda t: (1 - p) - t_tail(t, df), 0.0, high)
+
+
+def _newton(p: float, df: float) -> float:
+    """The quantile for many degrees of freedom: from the normal's by Cornish and Fisher's
+    expansion (Abramowitz and Stegun, 26.7.5), two steps at most."""
+    z = normal_quantile(p)
+    t = z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+    for _ in range(2):
+        density = math.exp(-_log_beta(df / 2, 0.5) - (df + 1) / 2 * math.log1p(t * t / df))
+        step = (t_tail(t, df) - (1 - p)) * math.sqrt(df) / density
+        t += step
+        if abs(step) < 1e-9 * abs(t):
+            break
+    return t
 
 
 def chi2_tail(x: float, df: float) -> float:

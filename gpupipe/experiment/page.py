@@ -21,7 +21,8 @@ WORDS = {
     "guardrail open": "Not yet", "no effect that matters": "No effect that matters",
     "no difference shown": "No difference shown",
 }
-GUARDS = {"holds": ("no loss", True), "broken": ("broken", False), "not shown": ("open", None)}
+GUARDS = {"holds": ("within margin", True), "broken": ("broken", False),
+          "not shown": ("open", None)}
 
 
 def write_page(found: Mapping[str, Any], path: Path) -> None:
@@ -36,13 +37,18 @@ def render(found: Mapping[str, Any]) -> str:
     html = environment().get_template("experiment.html").render(
         title=f"{found['name']} experiment", f=found, blocked=any(
             v["state"] == "blocked" for v in found["verdicts"].values()),
-        created=found["created"].replace("T", " ").partition("+")[0] + " UTC",
+        created=time_of(found["created"]),
         level=f"{100 * (1 - found['alpha']):g}%",
         verdicts=[_verdict(found, arm, one) for arm, one in found["verdicts"].items()],
         trust=_trust(found), metrics=_metrics(found), slices=[_slice(s) for s in found["slices"]],
         how=_how(found), asked=_asked(found),
     )
     return CONTROL.sub("�", html).encode("utf-8", "replace").decode("utf-8")
+
+
+def time_of(text: object) -> str:
+    """A moment as people write it: 2026-11-30 12:00 UTC."""
+    return str(text).replace("T", " ")[:16] + " UTC"
 
 
 def _verdict(found: Mapping[str, Any], arm: str, one: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +79,9 @@ def _asked(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The plan in a few facts."""
     primary = [m["name"] for m in found["metrics"] if m["role"] == "primary"]
     facts = [("decides", ", ".join(primary)),
-             ("against", f"{found['control']} ({len(found['arms'])} arms)")]
+             ("against", found["control"])]
+    if len(found["arms"]) > 2:
+        facts.append(("arms", str(len(found["arms"]))))
     guards = [m["name"] for m in found["metrics"] if m["role"] == "guardrail"]
     if guards:
         facts.append(("must not get worse", ", ".join(guards)))
@@ -87,18 +95,23 @@ def _asked(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _trust(found: Mapping[str, Any]) -> list[dict[str, str]]:
     """What was checked before anything was believed: a title, a mark and a sentence."""
     ratio, plan = found["srm"], found["plan"]
-    sizes = ", ".join(f"{a['units']:,} in {a['name']} ({a['share']:.2%} for {a['planned']:.2%})"
-                      for a in found["arms"])
+    sizes = ", ".join(f"{a['units']:,} in {a['name']} ({a['share']:.2%}, planned "
+                      f"{a['planned']:.2%})" for a in found["arms"])
+    chance = {
+        True: f"Such a gap comes about by chance (p = {ratio['p']:.2g}).",
+        False: f"Chance alone makes such a gap with p = {ratio['p']:.2g}, and below "
+               f"{ratio['alpha']:g} something else is at work.",
+        None: "With so few units that is not tested.",
+    }[ratio["ok"]]
     fits = {True: "as planned", None: "too few to tell",
             False: "acknowledged" if ratio["acknowledged"] else "not as planned"}[ratio["ok"]]
     cards = [{
         "title": "Were units dealt out as planned?", "mark": fits,
         "tone": _tone(ratio["ok"]),
-        "text": f"{sizes}. Chance alone makes such a gap or a greater one with p = "
-                f"{ratio['p']:.2g}; below {ratio['alpha']:g} something else is at work.",
+        "text": f"{sizes}. {chance}",
     }]
     said = {
-        "registered": ("unchanged", True, f"Registered {plan['registered']}, hash "
+        "registered": ("unchanged", True, f"Registered {time_of(plan['registered'])}, hash "
                        f"{str(plan['hash'])[:12]}, and not changed since."),
         "changed": ("changed", False, f"Registered as {str(plan['hash'])[:12]}, and now "
                     f"{str(plan['found'])[:12]}: what was to be believed was changed afterwards."),
@@ -107,14 +120,14 @@ def _trust(found: Mapping[str, Any]) -> list[dict[str, str]]:
     }[plan["status"]]
     cards.append({"title": "Was it planned beforehand?", "mark": said[0], "tone": _tone(said[1]),
                   "text": said[2]})
-    crossed, rows = found["crossovers"], found["rows"]
+    rows = found["rows"]
     left = [f"{n:,} rows left out ({why})" for why, n in rows.items() if why != "rows"]
     doubts = [*found["remarks"], *left]
     cards.append({
         "title": "Are the data sound?", "tone": "" if doubts else "good",
         "mark": "worth a look" if doubts else "nothing found",
-        "text": ". ".join([f"{rows.get('rows', 0):,} rows", *doubts, *found["notes"]]) + "."
-        + (f" Such units: {', '.join(crossed['examples'])}." if crossed["examples"] else ""),
+        "text": ". ".join(t[:1].upper() + t[1:] for t in (
+            f"{rows.get('rows', 0):,} rows", *doubts, *found["notes"])) + ".",
     })
     return cards
 
@@ -123,14 +136,15 @@ def _metrics(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each role's metrics, a row an arm, with its interval on the role's own scale."""
     groups = []
     titles = {"primary": ("What decides", "The metrics that the decision hangs on."),
-              "guardrail": ("Guardrails", "Must not get worse by their margin or more; safe once "
-                            "the whole interval lies on the right side of the margin."),
+              "guardrail": ("Guardrails", "Must not get worse by their margin or more; settled "
+                            "once the whole interval lies on one side of it."),
               "secondary": ("What else moved", "Helps to understand; decides nothing.")}
     for role, (title, sub) in titles.items():
         mine = [(m, e) for m in found["metrics"] if m["role"] == role for e in m["effects"]]
         if not mine:
             continue
-        scale = _scale([e["relative"] for _, e in mine if e.get("relative")])
+        shown = [e["relative"] for _, e in mine if e.get("relative")]
+        scale = _scale(shown, [_margin(m, e) or 0.0 for m, e in mine])
         groups.append({"role": role, "title": title, "sub": sub,
                        "rows": [_row(found, m, e, scale) for m, e in mine]})
     return groups
@@ -141,20 +155,18 @@ def _row(
     scale: tuple[float, float] | None,
 ) -> dict[str, Any]:
     state, tone = effect["state"], {"better": "good", "worse": "bad"}.get(effect["state"], "")
-    margin = None
+    margin, p = _margin(metric, effect), effect.get("p_corrected")
     guard = effect.get("non_inferiority")
     if guard is not None:
         state, good = GUARDS[guard["state"]]
-        tone = _tone(good)
-        share = guard["relative_margin"]
-        margin = None if share is None else -share if metric["better"] == "higher" else share
+        tone, p = _tone(good), guard["p"]
     return {
         "name": metric["name"], "arm": effect["arm"], "state": state, "tone": tone,
         "control": metric["arms"][found["control"]]["value"],
         "treatment": metric["arms"][effect["arm"]]["value"],
         "share": metric["kind"] == "proportion" and not metric["covariate"],
         "change": _change(effect), "why": effect["why"],
-        "p": effect.get("p_corrected"), "track": _track(effect.get("relative"), scale, margin),
+        "p": p, "track": _track(effect.get("relative"), scale, margin),
         "margin": None if margin is None else percent(margin),
         "better": metric["better"],
         "cuped": (effect.get("cuped") or {}).get("variance_reduction"),
@@ -163,12 +175,21 @@ def _row(
     }
 
 
-def _scale(shown: Sequence[Mapping[str, float]]) -> tuple[float, float] | None:
+def _margin(metric: Mapping[str, Any], effect: Mapping[str, Any]) -> float | None:
+    """Where a guardrail's margin lies among relative effects."""
+    share = (effect.get("non_inferiority") or {}).get("relative_margin")
+    return None if share is None else -share if metric["better"] == "higher" else share
+
+
+def _scale(
+    shown: Sequence[Mapping[str, float]], margins: Sequence[float] = ()
+) -> tuple[float, float] | None:
     """A range with 0 in it that holds the intervals; one that is far wider than most is cut."""
     if not shown:
         return None
     reaches = sorted(max(abs(s["low"]), abs(s["high"])) for s in shown)
-    reach = min(reaches[-1], 4 * reaches[len(reaches) // 2]) * 1.1 or 1.0
+    reach = min(reaches[-1], 4 * reaches[len(reaches) // 2])
+    reach = max(reach, *map(abs, margins), 0.0) * 1.1 or 1.0
     return -reach, reach
 
 
@@ -219,7 +240,8 @@ def _how(found: Mapping[str, Any]) -> list[str]:
         "ratios too.",
         f"p-values of deciding metrics are corrected by {words[corrections['primary']]}, those of "
         f"the others by {words[corrections['secondary']]}. Intervals are each for itself.",
-        "A guardrail is settled by the interval alone: all have to hold, so nothing is corrected.",
+        "A guardrail's p-value is that of a loss as great as its margin, one-sided at "
+        f"{found['alpha'] / 2:g}. All have to hold, so nothing is corrected.",
     ]
     if any(m["covariate"] for m in found["metrics"]):
         lines.append("Where a covariate is named, what it explains is taken away (CUPED), with one "

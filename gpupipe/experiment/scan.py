@@ -33,6 +33,7 @@ class Wanted:
     arm : the arm's column; None where there is none (a table of outcomes, or of the past).
     arms : the arms that count; None for all that there are.
     slices, values : further columns.
+    extremes : the values of which a unit's least and greatest are wanted.
     where : column -> the level, as text, of the rows that count.
     metrics : where every row is a unit, what to make sums of.
     """
@@ -43,6 +44,7 @@ class Wanted:
     slices: tuple[str, ...]
     values: tuple[str, ...]
     where: Mapping[str, str]
+    extremes: tuple[str, ...] = ()
     metrics: tuple[MetricConfig, ...] = ()
 
     @property
@@ -151,7 +153,8 @@ class ScanPart:
             every = (*labels.names, MISSING)
             texts[name] = {int(of_level[c]): every[c] for c in used}
         units = Units.of(ids, fx.to_host(code)[kept].astype(np.int64), hashes,
-                         {c: fx.to_host(v)[kept] for c, v in values.items()})
+                         {c: fx.to_host(v)[kept] for c, v in values.items()},
+                         self.wanted.extremes)
         return Scanned(counts, texts, Pile((units,)))
 
     def _tally(

@@ -4,24 +4,28 @@ For each unit: rows, the least and greatest hash of its arm and of its slices' l
 arms are seen), and of each value how many, their exact sum, their least and greatest. A sum is
 kept in digits of base 2^32, as in `stats.moments`, but only in those that occur.
 
-Pieces of about one size are merged first, as in a log-structured tree: with p pieces every unit
-is moved log p times, and no more than about twice the units are held.
+Units are known by a 64-bit hash of their id, for numbers sort many times faster than text; the ids
+are kept, and two that share a hash are refused (of ten million that happens three times in a
+million).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpupipe.stats.state import union
+from gpupipe.engine.hashing import hash_numbers, hash_strings
+from gpupipe.errors import DataError
 
 _LOWEST = -1152
 """Exponent of digit 0: a multiple of the base below the least float64's."""
 _MASK = (1 << 32) - 1
+_LOOSE = 1 << 20
+"""Units that may lie in loose pieces however few there are in all."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,6 @@ class Digits:
 
     low: int
     sums: np.ndarray
-
-    def spread(self, n: int, index: np.ndarray, low: int, width: int) -> np.ndarray:
-        """The digits of ``n`` units, of which these are at ``index``, from ``low`` on."""
-        wide = np.zeros((n, width), np.int64)
-        wide[index, self.low - low : self.low - low + self.sums.shape[1]] = self.sums
-        return wide
 
     def values(self) -> np.ndarray:
         """The sums as float64 ``[n]``, to the last unit in the last place; exact where whole
@@ -94,18 +92,21 @@ def _trimmed(low: int, sums: np.ndarray) -> Digits:
 
 @dataclass(frozen=True)
 class Units:
-    """Units, each once, in any order until `canonical` sorts them.
+    """Units, each once.
 
     Attributes
     ----------
+    key : uint64 ``[n]``, hashes of the ids.
     ids : Arrow array ``[n]`` of distinct ids.
     rows : int64 ``[n]``.
     least, greatest : uint64 ``[n, labels]``, hashes of the arm and of the slices' levels.
     counts : column -> int64 ``[n]``, rows with a value.
     sums : column -> exact sums.
-    low, high : column -> float64 ``[n]``, least and greatest values; infinite where there is none.
+    low, high : column -> float64 ``[n]``, least and greatest values, where they are asked for;
+        infinite where there is no value.
     """
 
+    key: np.ndarray
     ids: pa.Array
     rows: np.ndarray
     least: np.ndarray
@@ -121,7 +122,7 @@ class Units:
     @classmethod
     def of(
         cls, ids: pa.Array, code: np.ndarray, labels: Sequence[np.ndarray],
-        values: Mapping[str, np.ndarray],
+        values: Mapping[str, np.ndarray], extremes: Collection[str],
     ) -> Units:
         """The units of one batch.
 
@@ -130,6 +131,7 @@ class Units:
         ids : distinct ids, among them all in use; ``code`` int64 ``[rows]`` points into them.
         labels : uint64 hashes ``[rows]`` each.
         values : float64 ``[rows]`` each, NaN where there is none.
+        extremes : of which values the least and greatest are kept.
         """
         n = len(ids)
         rows = np.bincount(code, minlength=n)
@@ -149,47 +151,48 @@ class Units:
             x, own = (value, code) if known.all() else (value[known], code[known])
             counts[name] = np.bincount(own, minlength=n)
             sums[name] = digits_of(x, own, n)
+            if name not in extremes:
+                continue
             low[name], high[name] = np.full(n, np.inf), np.full(n, -np.inf)
             np.minimum.at(low[name], own, x)
             np.maximum.at(high[name], own, x)
-        return cls(ids, rows, least, greatest, counts, sums, low, high)
+        return cls(hashed_ids(ids), ids, rows, least, greatest, counts, sums, low, high)
 
-    def merge(self, other: Units) -> Units:
-        """The units of both sets of rows."""
-        ids, index = union(self.ids, other.ids)
-        n, mine = len(ids), np.arange(len(self))
+    @classmethod
+    def together(cls, pieces: Sequence[Units]) -> Units:
+        """The units of all pieces, in ascending order of their hashes: the one canonical order.
 
-        def added(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-            wide = np.zeros(n, a.dtype)
-            wide[mine] = a
-            wide[index] += b
-            return wide
+        Raises DataError where two ids have one hash.
+        """
+        key = np.concatenate([p.key for p in pieces])
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        new = np.concatenate([[True], key[1:] != key[:-1]])
+        starts = np.flatnonzero(new)
+        ids = pa.concat_arrays([p.ids for p in pieces])
+        again = np.flatnonzero(~new)
+        _same(ids, order[again], order[again - 1])
 
-        def extreme(a: np.ndarray, b: np.ndarray, least: bool) -> np.ndarray:
-            top = np.inf if a.dtype.kind == "f" else np.iinfo(np.uint64).max
-            bottom = -np.inf if a.dtype.kind == "f" else 0
-            wide = np.full((n, *a.shape[1:]), top if least else bottom, a.dtype)
-            wide[mine] = a
-            wide[index] = (np.minimum if least else np.maximum)(wide[index], b)
-            return wide
+        def reduced(parts: Iterable[np.ndarray], how: np.ufunc) -> np.ndarray:
+            sorted_ = np.concatenate(list(parts))[order]
+            return sorted_ if len(starts) == len(order) else how.reduceat(sorted_, starts)
 
-        return Units(
-            ids, added(self.rows, other.rows), extreme(self.least, other.least, True),
-            extreme(self.greatest, other.greatest, False),
-            {c: added(v, other.counts[c]) for c, v in self.counts.items()},
-            {c: _both(v, other.sums[c], n, mine, index) for c, v in self.sums.items()},
-            {c: extreme(v, other.low[c], True) for c, v in self.low.items()},
-            {c: extreme(v, other.high[c], False) for c, v in self.high.items()},
+        columns, extremes = list(pieces[0].counts), list(pieces[0].low)
+        return cls(
+            key[starts], ids.take(pa.array(order[starts])),
+            reduced((p.rows for p in pieces), np.add),
+            reduced((p.least for p in pieces), np.minimum),
+            reduced((p.greatest for p in pieces), np.maximum),
+            {c: reduced((p.counts[c] for p in pieces), np.add) for c in columns},
+            {c: _summed([p.sums[c] for p in pieces], order, starts) for c in columns},
+            {c: reduced((p.low[c] for p in pieces), np.minimum) for c in extremes},
+            {c: reduced((p.high[c] for p in pieces), np.maximum) for c in extremes},
         )
-
-    def canonical(self) -> Units:
-        """The same units in ascending order of their ids."""
-        return self.take(pc.sort_indices(self.ids).to_numpy())
 
     def take(self, index: np.ndarray) -> Units:
         """The units at ``index``, in that order."""
         return Units(
-            self.ids.take(pa.array(index)), self.rows[index], self.least[index],
+            self.key[index], self.ids.take(pa.array(index)), self.rows[index], self.least[index],
             self.greatest[index], {c: v[index] for c, v in self.counts.items()},
             {c: Digits(v.low, v.sums[index]) for c, v in self.sums.items()},
             {c: v[index] for c, v in self.low.items()},
@@ -210,37 +213,50 @@ class Units:
         return np.where(count > 0, found, np.nan)
 
 
-def _both(a: Digits, b: Digits, n: int, mine: np.ndarray, index: np.ndarray) -> Digits:
-    if not a.sums.shape[1] and not b.sums.shape[1]:
-        return Digits(36, np.zeros((n, 0), np.int64))
-    parts = [p for p in (a, b) if p.sums.shape[1]]
-    low = min(p.low for p in parts)
-    width = max(p.low + p.sums.shape[1] for p in parts) - low
-    wide = [p.spread(n, at, low, width) for p, at in ((a, mine), (b, index))
-            if p.sums.shape[1]]
-    return _trimmed(low, sum(wide[1:], wide[0]))
+def _summed(parts: Sequence[Digits], order: np.ndarray, starts: np.ndarray) -> Digits:
+    """The digits of all parts on end, put in order and summed from each start to the next."""
+    used = [p for p in parts if p.sums.shape[1]]
+    low = min((p.low for p in used), default=36)
+    width = max((p.low + p.sums.shape[1] for p in used), default=low) - low
+    wide = np.zeros((len(order), width), np.int64)
+    at = 0
+    for part in parts:
+        n, own = part.sums.shape
+        wide[at : at + n, part.low - low : part.low - low + own] = part.sums
+        at += n
+    wide = wide[order]
+    return _trimmed(low, wide if len(starts) == len(order) else np.add.reduceat(wide, starts))
+
+
+def _same(ids: pa.Array, left: np.ndarray, right: np.ndarray) -> None:
+    """DataError where an id differs from the one beside it, which has the same hash."""
+    alike = pc.equal(ids.take(pa.array(left)), ids.take(pa.array(right)))
+    if len(left) and not pc.all(alike).as_py():
+        raise DataError("two units' ids have the same 64-bit hash",
+                        hint="write the ids in another way: with a prefix, say")
+
+
+def hashed_ids(ids: pa.Array) -> np.ndarray:
+    """uint64 hashes of ids without nulls."""
+    if pa.types.is_integer(ids.type):
+        return hash_numbers(ids.to_numpy(zero_copy_only=False), np)
+    return hash_strings(ids if pa.types.is_string(ids.type) else ids.cast(pa.string()))
 
 
 @dataclass(frozen=True)
 class Pile:
-    """Pieces of `Units`, each less than half as large as the one before."""
+    """Pieces of `Units` that are made one when they are together twice as large as the largest."""
 
     pieces: tuple[Units, ...]
 
     def merge(self, other: Pile) -> Pile:
-        """All pieces, those of about one size made one."""
-        pile: list[Units] = []
-        for piece in sorted((*self.pieces, *other.pieces), key=len, reverse=True):
-            pile.append(piece)
-            while len(pile) > 1 and len(pile[-2]) < 2 * len(pile[-1]):
-                last = pile.pop()
-                pile.append(pile.pop().merge(last))
-        return Pile(tuple(pile))
+        """All pieces of both."""
+        pieces = (*self.pieces, *other.pieces)
+        sizes = [len(p) for p in pieces]
+        if len(pieces) > 1 and sum(sizes) > 2 * max(sizes) + _LOOSE:
+            return Pile((Units.together(pieces),))
+        return Pile(pieces)
 
     def whole(self) -> Units:
         """All of them as one, in canonical order."""
-        pieces = list(self.pieces)
-        while len(pieces) > 1:
-            last = pieces.pop()
-            pieces.append(pieces.pop().merge(last))
-        return pieces[0].canonical()
+        return Units.together(self.pieces)

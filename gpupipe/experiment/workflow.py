@@ -135,7 +135,8 @@ def analyse(
     Parameters
     ----------
     plan : a registered plan or an experiment's file; None for ``given``, which has "unit", "arm",
-        "control", "metrics", "guardrails", "covariate", "slices", "sequential" and "alpha".
+        "control", "shares", "metrics", "guardrails", "covariate", "slices", "sequential" and
+        "alpha".
     page : the HTML page to write, whole or not at all.
     """
     given = {k: v for k, v in (given or {}).items() if v}
@@ -156,7 +157,8 @@ def analyse(
 
 
 def _option(name: str) -> str:
-    return {"metrics": "metric", "guardrails": "guardrail", "slices": "slice"}.get(name, name)
+    return {"metrics": "metric", "guardrails": "guardrail", "slices": "slice",
+            "shares": "share"}.get(name, name)
 
 
 def _given(given: Mapping[str, Any]) -> ExperimentConfig:
@@ -170,26 +172,38 @@ def _given(given: Mapping[str, Any]) -> ExperimentConfig:
         covariate = given.get("covariate")
         return {"name": name, **({"covariate": covariate} if covariate else {}), **more}
 
-    guardrails = []
-    for text in given.get("guardrails", ()):
-        name, _, margin = text.partition("=")
-        try:
-            share = float(margin)
-        except ValueError:
-            share = -1.0
-        if not name or not 0 < share < 1:
-            raise ConfigError(f"--guardrail {text!r} is no column with a share",
-                              hint="--guardrail sessions=0.02 rules a loss of 2 % out")
-        own = name if name not in metrics else f"{name}, guardrail"
-        guardrails.append(metric(own, column=name, relative_margin=share))
+    guardrails = [
+        metric(name if name not in metrics else f"{name}, guardrail", column=name,
+               relative_margin=margin)
+        for name, margin in _pairs("guardrail", given.get("guardrails", ()), "sessions=0.02 rules "
+                                   "a loss of 2 % out")
+    ]
+    arms = dict(_pairs("share", given.get("shares", ()), "champion=0.9 and challenger=0.1"))
     raw = {
         "name": _name(metrics[0]), "primary": [metric(metrics[0])],
         "secondary": [metric(m) for m in metrics[1:]], "guardrails": guardrails,
         "look": "sequential" if given.get("sequential") else "fixed",
         **{k: given[k] for k in ("unit", "arm", "control", "alpha") if k in given},
         **({"slices": list(given["slices"])} if "slices" in given else {}),
+        **({"arms": arms} if arms else {}),
     }
     return configured(raw)
+
+
+def _pairs(option: str, texts: Sequence[str], example: str) -> list[tuple[str, float]]:
+    """NAME=SHARE as pairs. ConfigError where one is none."""
+    made = []
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            share = -1.0
+        if not name or not 0 < share < 1:
+            raise ConfigError(f"--{option} {text!r} is no name with a share",
+                              hint=f"--{option} {example}")
+        made.append((name, share))
+    return made
 
 
 def _name(metric: str) -> str:

@@ -7,7 +7,9 @@
 bundle itself; `history` keeps the counts, and `verdict` says whether an alert fires.
 """
 
+from gpupipe.monitor.dashboard import write_dashboard
+from gpupipe.monitor.prometheus import write_files, write_prometheus
 from gpupipe.monitor.run import monitor
 from gpupipe.monitor.verdict import Verdict
 
-__all__ = ["Verdict", "monitor"]
+__all__ = ["Verdict", "monitor", "write_dashboard", "write_files", "write_prometheus"]

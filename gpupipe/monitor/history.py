@@ -4,6 +4,8 @@
     counts/<digest>.parquet  what one run counted, and of which contents (in the file's metadata)
     quality.json             what labels said of each window, when they were last given
     verdict.json             the newest verdict over all of it
+    pictures.json            bars of every column and window of it, for the dashboard
+    alerts.json              the open alerts, and what is still to send (see `alerts`)
 
 A row of a counts file says how many rows of a window and slice lie in a cell of a column:
 ``window`` (the window's number), ``slice`` (its name, or null for all rows), ``column``,
@@ -34,6 +36,7 @@ from gpupipe.monitor.windows import Windows
 
 FORMAT = 1
 ABOUT, COUNTS, VERDICT, QUALITY = "history.json", "counts", "verdict.json", "quality.json"
+PICTURES = "pictures.json"
 CONTENTS = b"gpupipe.contents"
 SCHEMA = pa.schema([
     ("window", pa.int64()), ("slice", pa.dictionary(pa.int32(), pa.string())),

@@ -24,6 +24,8 @@ from gpupipe.monitor.scan import ROWS, Observed, Slicing
 from gpupipe.monitor.windows import Windows
 
 OK, WARN, ALERT, INSUFFICIENT = "ok", "warn", "alert", "insufficient"
+OF_CONTRACT = ("unfit", "infinite", "unseen", "beyond_range")
+"""The measures that judge a slice: what a row has to keep to, whatever slice it is in."""
 WORST = (ALERT, WARN, OK, INSUFFICIENT)
 """From the worst to what says nothing."""
 
@@ -162,7 +164,9 @@ class Judge:
             why = f"{pair.rows:,} rows, and {config.least:,} are needed"
         if why is not None:
             return Judged(name, slice_, rows, INSUFFICIENT, why=why), []
-        wanted = MEASURES if config.measures is None else config.measures
+        wanted = list(MEASURES if config.measures is None else config.measures)
+        if slice_ is not None:  # the reference is of all rows: what it is within one is not known
+            wanted = [m for m in wanted if m in OF_CONTRACT]
         found = [(MEASURES[m], f) for m in wanted if known.only is None or m in known.only
                  if (f := MEASURES[m].compute(pair)) is not None]
         why = known.why

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpupipe.monitor.cells import FIRST, MISSING, UNSEEN
+from gpupipe.monitor.counts import Counts
 from gpupipe.monitor.measures import TRIMS, Shape
+from gpupipe.monitor.scan import Observed
+
+if TYPE_CHECKING:
+    from gpupipe.monitor.judge import Judge
 
 BARS = 24
 TOP = 12
+DRAWN = 120
+"""Windows that are drawn, the newest."""
+
+
+def pictures(judge: Judge, observed: Observed) -> dict[str, Any]:
+    """Pictures of every column and window, of all rows: what the dashboard draws.
+
+    ``{"columns": {NAME: {"edges" or "labels", "then", "rows", "missing"}}, "windows": {NUMBER:
+    {NAME: {"now", "rows", "missing"}}}}``; shares have five decimals.
+    """
+    columns: dict[str, Any] = {}
+    windows: dict[str, Any] = {}
+    for number in observed.windows()[-DRAWN:]:
+        own = windows[str(number)] = {}
+        for name, shape in judge.shapes.items():
+            counts = observed.counts.get(name, Counts())
+            found = picture(shape, *counts.of_group(number, 0))
+            if found is None:
+                continue
+            (rows, now), (gap, gap_now) = found.pop("rows"), found.pop("missing")
+            bars = _rounded(found.pop("now"))
+            columns.setdefault(name, {**found, "then": _rounded(found["then"]), "rows": rows,
+                                      "missing": round(gap, 5)})
+            own[name] = {"now": bars, "rows": now, "missing": round(gap_now, 5)}
+    return {"format": 1, "columns": columns, "windows": windows}
+
+
+def _rounded(shares: list[float]) -> list[float]:
+    return [round(v, 5) for v in shares]
 
 
 def picture(shape: Shape, cells: np.ndarray, counts: np.ndarray) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from gpupipe.config import EngineConfig, PipelineConfig
 from gpupipe.config.monitor import MonitorConfig, check_measures
 from gpupipe.engine.choose import choose
 from gpupipe.errors import ConfigError, did_you_mean
-from gpupipe.monitor.history import VERDICT, History, bundle_digest, write_json
+from gpupipe.monitor.alerts import told
+from gpupipe.monitor.history import PICTURES, VERDICT, History, bundle_digest, write_json
 from gpupipe.monitor.judge import Judge
 from gpupipe.monitor.labels import read_labels
 from gpupipe.monitor.measures import MEASURES
+from gpupipe.monitor.pictures import pictures
 from gpupipe.monitor.quality import quality_of
 from gpupipe.monitor.reference import CONFIDENCE, PREDICTION, Reference, reference_of
 from gpupipe.monitor.scan import Observed, Scan, observe, slicings_of
+from gpupipe.monitor.sinks import check_sinks
 from gpupipe.monitor.sources import Piece, pieces_of
 from gpupipe.monitor.verdict import Verdict
 from gpupipe.monitor.windows import Windows
@@ -55,6 +59,10 @@ def monitor(
     config = rules.monitor if isinstance(rules, PipelineConfig) else rules or MonitorConfig()
     reference = reference_of(bundle)
     check_rules(config, reference, rules)
+    if config.sinks and history is None:
+        raise ConfigError("sinks need a history, which keeps what was told",
+                          hint="give --history FOLDER")
+    check_sinks(config.sinks)
     time = time or config.time
     slicings = slicings_of(config.slices, reference)
     model = {"name": bundle.info["name"], "digest": bundle_digest(Path(bundle.path)),
@@ -91,6 +99,9 @@ def monitor(
              "rows": sum(pieces[i].dataset.rows for i in todo)}, quality)
     if kept is not None:
         write_json(kept.folder / VERDICT, verdict.to_json())
+        write_json(kept.folder / PICTURES, pictures(judge, observed))
+        base = rules.base if isinstance(rules, PipelineConfig) else Path()
+        verdict = replace(verdict, alerts=told(verdict, kept.folder, config.sinks, base))
     return verdict
 
 

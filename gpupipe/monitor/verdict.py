@@ -27,6 +27,7 @@ class Verdict:
     state : the worst of the newest windows with enough rows (`MonitorConfig.last` of them).
     firing : whether that state, or the newest window's, is one that raises an alert.
     findings : what is not ok, the newest window first, as JSON data.
+    alerts : what `alerts.told` gave, where there is a history.
     """
 
     model: Mapping[str, Any]
@@ -36,6 +37,7 @@ class Verdict:
     notes: Sequence[str] = ()
     scanned: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
+    alerts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def judged(self) -> list[Window]:
@@ -43,18 +45,31 @@ class Verdict:
         enough = [w for w in self.windows if self.state_of(w) != INSUFFICIENT]
         return enough[-self.config.last:]
 
+    @property
+    def matured(self) -> list[Window]:
+        """The newest windows whose quality was judged: labels come late, so they may be older."""
+        known = [w for w in self.windows if self.quality_of(w).get("state", INSUFFICIENT)
+                 != INSUFFICIENT]
+        return known[-self.config.last:]
+
+    def quality_of(self, window: Window) -> Mapping[str, Any]:
+        """What is known of a window's quality; empty where nothing is."""
+        found: Mapping[str, Any] = (self.quality.get("windows") or {}).get(str(window.number), {})
+        return found
+
     def state_of(self, window: Window) -> str:
         """A window's state, its quality included."""
-        own = (self.quality.get("windows") or {}).get(str(window.number), {})
-        return worst_of([window.state, own.get("state", INSUFFICIENT)])
+        return worst_of([window.state, self.quality_of(window).get("state", INSUFFICIENT)])
 
     @property
     def state(self) -> str:
-        return worst_of(self.state_of(w) for w in self.judged)
+        return worst_of([*(self.state_of(w) for w in self.judged),
+                         *(self.quality_of(w)["state"] for w in self.matured)])
 
     @property
     def firing(self) -> bool:
         states = {self.state_of(w) for w in self.judged}
+        states |= {self.quality_of(w)["state"] for w in self.matured}
         states |= {self.state_of(self.windows[-1])} if self.windows else {INSUFFICIENT}
         return bool(states & set(self.config.alert_on))
 
@@ -70,9 +85,8 @@ class Verdict:
             for column in window.columns:
                 if column.state in (ALERT, WARN):
                     found.append(finding(window, column))
-            own = (self.quality.get("windows") or {}).get(str(window.number), {})
             found += [{"window": window.number, "start": window.start, **f}
-                      for f in own.get("findings", ())]
+                      for f in self.quality_of(window).get("findings", ())]
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +95,8 @@ class Verdict:
             "format": 1, "state": self.state, "firing": self.firing, "exit_code": self.code,
             "model": dict(self.model), "window": self.cut,
             "false_alarms": self.config.false_alarms, "alert_on": list(self.config.alert_on),
-            "judged": [w.number for w in self.judged], "findings": self.findings,
+            "judged": [w.number for w in self.judged],
+            "matured": [w.number for w in self.matured], "findings": self.findings,
             "windows": [{**w.to_json(), "overall": self.state_of(w)} for w in self.windows],
             "quality": dict(self.quality), "scanned": dict(self.scanned),
             "notes": list(self.notes),

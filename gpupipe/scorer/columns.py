@@ -45,6 +45,11 @@ class Tabled:
     cell: Callable[[Any], int]
     features: np.ndarray
 
+    def made(self, cells: Sequence[Any]) -> np.ndarray:
+        """The features of some rows: float32 ``[n, features]``."""
+        found: np.ndarray = self.features[np.array(cells, np.intp)]
+        return found
+
 
 @dataclass(frozen=True)
 class Programmed:
@@ -53,6 +58,12 @@ class Programmed:
     name: str
     at: tuple[int, int]
     cell: Callable[[Any], Sequence[float]]
+
+    def made(self, cells: Sequence[Any]) -> np.ndarray:
+        """The features of some rows: float32 ``[n, features]``."""
+        with np.errstate(over="ignore"):
+            return np.array(cells, np.float64).astype(np.float32).reshape(
+                len(cells), self.at[1] - self.at[0])
 
 
 Compiled = Tabled | Programmed

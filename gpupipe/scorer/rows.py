@@ -7,7 +7,7 @@ the batch path, and `RowPath.how` says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +40,7 @@ class RowPath:
         features = np.arange(columns[-1].at[1] if columns else 0)
         self._predict = compiler.model(model, features)
         self._bounds = compiler.bounds(model, features) if bounded else None
+        self._columns = columns
         self._cells = [(c.name, c.cell) for c in columns]
         self._others = [(f.name, plain(f.dtype)) for f in schema
                         if f.name not in {c.name for c in columns}]
@@ -56,6 +57,18 @@ class RowPath:
             raise Unfit from None
         scores = self._predict(cells)
         return scores, None if self._bounds is None else self._bounds(cells, scores)
+
+    def features(self, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """The features of some records: float32 ``[n, features]``. `Unfit` as above."""
+        try:
+            for name, take in self._others:
+                for record in records:
+                    take(record[name])
+            made = [c.made([c.cell(record[c.name]) for record in records])
+                    for c in self._columns]
+        except KeyError:
+            raise Unfit from None
+        return np.concatenate(made, axis=1) if made else np.empty((len(records), 0), np.float32)
 
 
 def held_against(

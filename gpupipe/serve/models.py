@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from gpupipe.bundle import Bundle, load
 from gpupipe.bundle.store import read_states, version_of
 from gpupipe.errors import ConfigError
+from gpupipe.experiment.assign import Split, assign
+from gpupipe.registry import Registry, is_reference, resolve
+from gpupipe.registry.names import split_reference
 from gpupipe.serve.metrics import SHARES
 from gpupipe.serve.rows import Checks
 from gpupipe.serve.settings import ServeConfig
@@ -33,18 +35,26 @@ def find(reference: str) -> Found:
 
     The version of a folder is that of `bundle.store.version_of`.
     """
-    folder = Path(reference)
-    if "://" in reference or ("@" in folder.name and not folder.is_dir()):
-        from gpupipe.registry import resolve
-
+    if is_reference(reference):
         resolved = resolve(reference)
-        return Found(Path(resolved.path), resolved.name, str(resolved.version))
+        return Found(resolved.path, resolved.name, str(resolved.version))
+    return Found(_folder(reference), None, version_at(reference))
+
+
+def version_at(reference: str) -> str:
+    """The version that a reference names now, found without reading the bundle."""
+    if is_reference(reference):
+        root, name, at = split_reference(reference)
+        return str(Registry(root).number_of(name, at))
+    return version_of(_folder(reference))
+
+
+def _folder(reference: str) -> Path:
+    folder = Path(reference)
     if not folder.is_dir():
         raise ConfigError("there is no such run or bundle", where=reference,
                           hint="name a run's folder, a bundle's, or REGISTRY/NAME@ALIAS")
-    if (folder / "bundle").is_dir():
-        folder = folder / "bundle"
-    return Found(folder, None, version_of(folder))
+    return folder / "bundle" if (folder / "bundle").is_dir() else folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +84,9 @@ class Model:
                 (b"x-model-variant", self.variant.encode()))
 
 
-def load_model(reference: str, variant: str, name: str | None, found: Found | None = None) -> Model:
+def load_model(reference: str, variant: str, name: str | None) -> Model:
     """Load what a reference leads to; golden rows are replayed by `gpupipe.load`."""
-    found = found or find(reference)
+    found = find(reference)
     bundle = load(found.path)
     states = read_states(bundle.path)
     levels = {column: frozenset(v for v in known["vocabulary"]["levels"].to_pylist()
@@ -111,7 +121,7 @@ class Deployment:
     """
 
     models: tuple[Model, ...]
-    split: Any = None
+    split: Split | None = None
 
     @property
     def champion(self) -> Model:
@@ -122,18 +132,14 @@ class Deployment:
         champion."""
         if self.split is None or unit is None:
             return self.models[0]
-        from gpupipe.experiment.assign import assign
-
         arm = assign(unit, self.split).arm
         return next((m for m in self.models if m.variant == arm), self.models[0])
 
 
-def split_of(settings: ServeConfig) -> Any:
+def split_of(settings: ServeConfig) -> Split | None:
     """How units are dealt out among champion and challengers; None without challengers."""
     if not settings.challengers:
         return None
-    from gpupipe.experiment.assign import Split
-
     shares = {c.name: c.share for c in settings.challengers}
     assert settings.salt is not None
     return Split(settings.salt, {CHAMPION: 1 - sum(shares.values()), **shares})
@@ -150,6 +156,6 @@ def shadowing(settings: ServeConfig) -> list[tuple[str, str, str | None]]:
     return [(s.model, s.name, settings.name) for s in settings.shadow]
 
 
-def deploy(wanted: Sequence[tuple[str, str, str | None]], split: Any = None) -> Deployment:
+def deploy(wanted: Sequence[tuple[str, str, str | None]], split: Split | None = None) -> Deployment:
     """Load every model. Raises what `load_model` raises."""
     return Deployment(tuple(load_model(*one) for one in wanted), split)

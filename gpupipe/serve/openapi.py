@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from gpupipe.bundle import Bundle
 from gpupipe.serve import decode
 from gpupipe.serve.faults import CODES
 from gpupipe.serve.models import Deployment
-from gpupipe.serve.rows import LEAST, MOST
+from gpupipe.serve.rows import FLOAT32, LEAST, MOST
 from gpupipe.serve.settings import ServeConfig
 
 Json = dict[str, Any]
-REACH = {"float64": 1.7976931348623157e308, "float32": 3.4028234663852886e38}
+REACH = {"float64": sys.float_info.max, "float32": FLOAT32}
 TENSORS = {"float64": "FP64", "float32": "FP64", "int64": "INT64", "bool": "BOOL",
            "string": "BYTES", "timestamp": "BYTES"}
 ID_HEADER: Json = {"X-Request-Id": {"schema": {"type": "string"}}}
@@ -165,7 +166,7 @@ def _paths(name: str) -> Json:
     refusals = {
         "406": _error("Neither JSON nor Arrow is accepted."),
         "408": _error("The body did not arrive in time."),
-        "413": _error("Too many bytes or rows."),
+        "413": _error("Too many bytes."),
         "415": _error("Neither JSON nor Arrow was sent, or it was compressed."),
         "422": _error("The body does not fit the model; row and column say where."),
         "503": _error("Too many requests wait; Retry-After says when to come back.",
@@ -176,7 +177,7 @@ def _paths(name: str) -> Json:
         "/predict": {"post": {
             "summary": "Predictions of rows.",
             "parameters": [{"name": "X-Request-Id", "in": "header", "required": False,
-                            "schema": {"type": "string", "maxLength": 128}}],
+                            "schema": {"type": "string"}}],
             "requestBody": {"required": True, "content": {
                 "application/json": {"schema": _ref("PredictRequest")}, **arrow}},
             "responses": {"200": {

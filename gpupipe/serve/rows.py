@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +19,8 @@ Record = dict[str, Any]
 LEAST, MOST = -(2**63), 2**63 - 1
 EXACT = 2**53
 """Floats hold every whole number up to it."""
+FLOAT32 = 3.4028234663852886e38
+"""The largest finite float32."""
 EXPECTED = {
     "float32": "a number", "float64": "a number", "int64": "a whole number",
     "bool": "true or false", "string": "text",
@@ -82,6 +83,8 @@ class Checks:
                         if not -EXACT <= value <= EXACT:  # rounded, as a table's integers are
                             record[name] = float(value)
                     elif type(value) is not float:
+                        raise _wrong(row, name, dtype, value)
+                    if dtype == "float32" and not -FLOAT32 <= value <= FLOAT32:
                         raise _wrong(row, name, dtype, value)
                 else:
                     fitted = FITTED[dtype](value)
@@ -154,9 +157,10 @@ def _wrong(row: int, name: str, dtype: str, value: Any) -> Refused:
     code = "wrong_type"
     if dtype == "int64" and isinstance(value, (int, float)) and not isinstance(value, bool):
         code = "out_of_range" if abs(value) > EXACT else "wrong_type"
-    elif dtype in ("float32", "float64") and isinstance(value, float) and math.isnan(value):
-        code = "not_finite"
-    hint = {"float32": "write numbers without quotes", "float64": "write numbers without quotes",
+    elif dtype == "float32" and type(value) in (int, float):
+        code = "out_of_range"
+    hint = {"float32": "write numbers without quotes, up to 3.4e38",
+            "float64": "write numbers without quotes",
             "int64": "whole numbers lie between -2^63 and 2^63 - 1",
             "timestamp": "write a time by ISO 8601"}.get(dtype)
     return misfit(code, f"row {row}, column {name!r}: expected {EXPECTED[dtype]}, "

@@ -1,7 +1,7 @@
 """Shadow models: every request scored once more, in a process that the answer never waits for.
 
 A worker hands the body of an answered request to a socket whose buffer is the queue. Where it is
-full the request is dropped, and counted. The process at the other end has the lowest priority; it
+full the request is dropped, and counted. The process at the other end has a low priority; it
 decodes and scores as a worker does, and writes to the prediction log.
 """
 
@@ -31,6 +31,10 @@ from gpupipe.serve.watch import Watch
 
 BUFFER = 4 << 20
 """Bytes of requests that may wait, as far as the system allows."""
+NICE = 10
+"""The priority of the process: at 19 it would starve on a busy machine, its log with it."""
+LAST = 5.0
+"""Seconds for what still waits when the server ends."""
 LARGEST = 64 << 20
 """No message is larger."""
 
@@ -79,18 +83,23 @@ class Shadow:
         self.stopping = self.asked = False
 
     def run(self) -> None:
-        """Until SIGTERM; what waits by then is still scored."""
+        """Until SIGTERM; what waits by then is still scored, for `LAST` seconds at most."""
         with suppress(OSError):
-            os.nice(19)
+            os.nice(NICE)
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGHUP, self._look)
         looked = saved = 0.0
+        until: float | None = None
         self.sock.settimeout(0.2)
         while True:
             now = time.monotonic()
             if now - saved > 1:
                 saved = now
                 self._save()
+            if self.stopping and until is None:
+                until = now + min(LAST, seconds(self.settings.shutdown))
+            if until is not None and now > until:
+                break
             if self.asked or now - looked > seconds(self.settings.poll):
                 looked, self.asked = now, False
                 asyncio.run(self.watch.once())
@@ -101,7 +110,17 @@ class Shadow:
                     break
                 continue
             self._score(message)
+        with suppress(OSError):  # the end should not take long; not everybody may raise it again
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
+        self._drop_rest()
         self._save()
+
+    def _drop_rest(self) -> None:
+        """Count what there was no time for."""
+        self.sock.setblocking(False)
+        with suppress(OSError):
+            while self.sock.recv(LARGEST):
+                self.metrics.add("gpupipe_shadow_total", outcome="dropped")
 
     def _stop(self, *_: Any) -> None:
         self.stopping = True

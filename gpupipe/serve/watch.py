@@ -10,7 +10,7 @@ from typing import Protocol
 from gpupipe.errors import GpupipeError
 from gpupipe.serve.lines import Lines
 from gpupipe.serve.metrics import Metrics
-from gpupipe.serve.models import Deployment, Model, find, load_model
+from gpupipe.serve.models import Deployment, Model, load_model, version_at
 
 
 class Holder(Protocol):
@@ -68,14 +68,13 @@ class Watch:
         """The model that a reference leads to now, where it is another one that loads."""
         version = "?"
         try:
-            found = find(reference)
-            version = found.version
+            version = version_at(reference)
             if version == model.version:
                 self.holder.refused_versions.pop(variant, None)
                 return None
             if self._bad.get(variant) == version:
                 return None
-            other = load_model(reference, variant, name, found)
+            other = load_model(reference, variant, name)
             if name is None and variant == "champion" and other.name != model.name:
                 other = replace(other, name=model.name)  # the paths stay
         except Exception as error:  # whatever is wrong with it, the old one goes on

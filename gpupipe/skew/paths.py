@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gpupipe.bundle import Bundle
 from gpupipe.errors import DataError
-from gpupipe.scorer.columns import Compiled, Tabled, Unfit, compiled
+from gpupipe.scorer.columns import Compiled, Unfit, compiled
 from gpupipe.skew.log import FEATURE
 
 
@@ -124,9 +124,4 @@ def row_features(
                 cells.append(column.cell(value))
             except Unfit:
                 fits[i] = False
-        if isinstance(column, Tabled):
-            made = column.features[np.array(cells, np.intp)]
-        else:
-            with np.errstate(over="ignore"):
-                made = np.array(cells, np.float64).astype(np.float32)
-        yield column, fits, made.reshape(len(cells), column.at[1] - column.at[0])
+        yield column, fits, column.made(cells)

@@ -136,6 +136,9 @@ def test_an_early_look_at_a_fixed_horizon_is_no_verdict(
     experiment.write_text(yaml.safe_dump({**EXPERIMENT, "horizon": {"units": 20_000}}))
     code, found = ask("analyse", users, "--plan", experiment)
     assert code == 0 and found["verdicts"]["new"]["state"] == "too early"
+    experiment.write_text(yaml.safe_dump({**EXPERIMENT, "horizon": {"until": "9999-12-31"}}))
+    found = ask("analyse", users, "--plan", experiment)[1]
+    assert found["verdicts"]["new"]["state"] == "too early"
     experiment.write_text(yaml.safe_dump(
         {**EXPERIMENT, "horizon": {"units": 20_000}, "look": "sequential"}))
     found = ask("analyse", users, "--plan", experiment)[1]
@@ -151,7 +154,7 @@ def test_the_page_is_one_file_that_says_the_verdict(
     ask("analyse", users, "--plan", experiment, "--page", page)
     html = page.read_text()
     for text in ("Ship it", "The new ranker sells more.", "Can we trust it?", "Guardrails",
-                 "For whom?", "no loss", "Next"):
+                 "For whom?", "within margin", "Next"):
         assert text in html, text
     assert "http://" not in html and "https://" not in html and "<script" not in html
 
@@ -178,6 +181,16 @@ def test_a_plan_without_a_file(ask: Any) -> None:
     assert code == 2 and "--baseline" in found["error"]["hint"]
 
 
+def test_planned_shares_may_be_given_without_a_plan(ask: Any, users: Path) -> None:
+    options = ("--metric", "bought", "--share", "control=0.5")
+    assert ask("analyse", users, *options)[0] == 2
+    code, found = ask("analyse", users, *options, "--share", "new=0.5")
+    assert code == 0 and found["srm"]["ok"]
+    code, found = ask("analyse", users, "--metric", "bought", "--share", "control=0.6",
+                      "--share", "new=0.4")
+    assert code == 4 and found["srm"]["ok"] is False
+
+
 @pytest.mark.parametrize(("options", "code", "says"), [
     (("--metric", "bougth"), 2, "did you mean 'bought'?"),
     (("--metric", "note"), 3, "holds text"),
@@ -196,3 +209,18 @@ def test_bad_input_is_told_with_what_to_do(
     ended, found = ask("analyse", users, *options)
     assert ended == code
     assert says in f"{found['error']['message']} {found['error']['hint']}"
+
+
+def test_the_page_on_experiments_shows_a_file_as_it_may_be_and_names_every_key() -> None:
+    import re
+
+    from gpupipe.config.source import parse
+    from gpupipe.experiment.config import ExperimentConfig, MetricConfig, configured
+
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    raw, origin = parse(block, "the block", Path())
+    config = configured(raw, origin)
+    assert [m.name for m in config.guardrails] == ["sessions", "latency"]
+    for key in (*ExperimentConfig.model_fields, *MetricConfig.model_fields):
+        assert re.search(rf"\b{key}\b", page), key

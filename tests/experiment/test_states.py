@@ -15,6 +15,7 @@ from gpupipe.data.ingest import ingest
 from gpupipe.data.reader import Reader
 from gpupipe.engine.local import LocalEngine
 from gpupipe.engine.pandas import PandasFrames
+from gpupipe.errors import DataError
 from gpupipe.experiment.cells import Reading, Tally
 from gpupipe.experiment.config import configured
 from gpupipe.experiment.gather import Gathered, gather
@@ -73,7 +74,7 @@ def units_of(rows: list[tuple[str, str, float | None]]) -> Units:
     arm = np.array([1 if r[1] == "A" else 2 for r in rows], np.uint64)
     value = np.array([np.nan if r[2] is None else r[2] for r in rows])
     return Units.of(column.dictionary, column.indices.to_numpy().astype(np.int64), [arm],
-                    {"v": value})
+                    {"v": value}, ["v"])
 
 
 @given(ROWS, st.data())
@@ -98,13 +99,26 @@ def test_units_are_the_same_from_any_pieces_in_any_order(
         assert ours.tobytes() == theirs.tobytes(), how
 
 
-def test_a_pile_holds_each_unit_about_twice_at_most() -> None:
+def test_a_pile_holds_no_more_than_about_twice_its_units(monkeypatch) -> None:
+    from gpupipe.experiment import units
+
+    monkeypatch.setattr(units, "_LOOSE", 300)
     pile = Pile(())
-    for start in range(0, 4_000, 100):
-        rows = [(f"u{i}", "A", 1.0) for i in range(start, start + 100)]
-        pile = pile.merge(Pile((units_of(rows),)))
-        assert len(pile.pieces) <= 8
-    assert len(pile.whole()) == 4_000
+    for _ in range(3):  # three rows a unit, far apart
+        for start in range(0, 4_000, 100):
+            rows = [(f"u{i}", "A", 1.0) for i in range(start, start + 100)]
+            pile = pile.merge(Pile((units_of(rows),)))
+            assert sum(map(len, pile.pieces)) <= 2 * 4_000 + 300
+    whole = pile.whole()
+    assert len(whole) == 4_000 and (whole.value("v", "sum") == 3).all()
+
+
+def test_two_ids_with_one_hash_are_refused(monkeypatch) -> None:
+    from gpupipe.experiment import units
+
+    monkeypatch.setattr(units, "hash_strings", lambda ids: np.zeros(len(ids), np.uint64))
+    with pytest.raises(DataError, match="same 64-bit hash"):
+        Pile((units_of([("a", "A", 1.0)]), units_of([("b", "A", 1.0)]))).whole()
 
 
 LOG = pa.table({
@@ -147,15 +161,15 @@ def test_rows_that_are_units_give_the_sums_of_units_with_one_row() -> None:
     assert gather(rows, table).tally == tallied(table)
 
 
-@pytest.mark.parametrize("batch_rows", [7, 1_000_000])
+@pytest.mark.parametrize("batch_rows", [113, 1_000_000])
 def test_the_size_of_batches_does_not_matter(batch_rows: int, tmp_path) -> None:
     from gpupipe.experiment.scan import Wanted, scanned
 
     config = configured(FILE)
-    wanted = Wanted(None, "arm", None, ("plan",), ("clicks", "views", "before", "bought"), {},
+    wanted = Wanted(None, "arm", None, ("plan",), ("clicks", "views", "before", "bought"), {}, (),
                     tuple(config.metrics))
     found = [scanned(Reader(ingest(LOG, cache=tmp_path), LocalEngine(2, rows)), wanted)
-             for rows in (batch_rows, 100)]
+             for rows in (batch_rows, 1_024)]
     assert found[0] == found[1]
 
 

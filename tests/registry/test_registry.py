@@ -11,13 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from bundles import memory_store, renamed
+from common.quick import settings as quick
+from common.quick import small_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gpupipe
 from gpupipe.bundle.store import CAPS, members_of
+from gpupipe.cli.outcome import call
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.registry import Conflict, Registry, add, fetch, resolve, stamp, verify
 from gpupipe.registry.names import split_name, split_reference
@@ -309,6 +313,19 @@ def test_any_interleaving_of_movers_is_a_history_without_gaps(three, moves):
         except Conflict as conflict:
             assert known < len(model) and conflict.now.version == model[-1]
     assert [e.version for e in three.history("m", alias)] == model
+
+
+def test_a_run_adds_itself(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(small_table(), "t.parquet")
+    Path("pipeline.yaml").write_text(json.dumps(quick()))
+    code = call(["run", "pipeline.yaml", "--register", "models/churn", "--json"])
+    assert code == 0 and json.loads(capfd.readouterr().out)["registered"] == "models/churn@1"
+    (made,) = Registry("models").versions("churn")
+    assert made.run == Path("runs/latest").resolve().name and "roc_auc" in made.metrics
+    assert made.pipeline["data"]["target"] == "label"
+    assert call(["run", "pipeline.yaml", "--register", "churn"]) == 2
+    assert len(list(Path("runs").glob("2*"))) == 1  # told before anything was trained
 
 
 # References ----------------------------------------------------------------------------------

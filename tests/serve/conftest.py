@@ -47,7 +47,7 @@ def others(tmp_path_factory) -> list[Path]:
     return [make_bundle(folder / f"b{seed}", seed=seed) for seed in (5, 6)]
 
 
-DEPLOYED: dict[tuple[str, str | None], Deployment] = {}
+DEPLOYED: dict[tuple, Deployment] = {}
 """Models that were loaded for another test."""
 
 
@@ -83,8 +83,8 @@ def client() -> Iterator[Callable[..., Client]]:
     def make(model: Path | str, **settings: Any) -> Client:
         config: ServeConfig = load_settings(None, {"champion": str(model), "access_log": False,
                                                    **settings})
-        key = (config.champion, config.name)
-        if config.challengers or key not in DEPLOYED:
+        key = (config.champion, config.name, str(config.challengers), config.salt)
+        if key not in DEPLOYED:
             DEPLOYED[key] = deploy(answering(config), split_of(config))
         app = App(config, DEPLOYED[key], Metrics(), Lines())
         apps.append(app)

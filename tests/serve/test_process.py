@@ -23,6 +23,7 @@ from serve.loading import Load, request_of
 from serve.running import Running
 
 from gpupipe.errors import ConfigError, DataError, EnvironmentFault
+from gpupipe.registry import Registry, add
 from gpupipe.serve import load_settings, serve
 
 SLOW = os.environ.get("GPUPIPE_SLOW")
@@ -80,21 +81,28 @@ def place(source: Path, folder: Path) -> None:
 
 
 def test_reloads_under_load_fail_no_request_and_mix_no_versions(bundles, others, running, tmp_path):
-    folder = tmp_path / "model"
-    place(bundles["binary"], folder)
+    registry = Registry(tmp_path / "models")
+    for folder in (bundles["binary"], *others):
+        add(registry, "churn", folder)
+    registry.move("churn", "champion", 1, seen=None)
     settings = tmp_path / "serve.yaml"
-    settings.write_text("champion: model\npoll: 60s\n")
+    settings.write_text("champion: models/churn@champion\npoll: 60s\n")
     server = running("--config", str(settings))
     with Load(server.port, RECORDS[0], clients=4) as load:
         for n in range(1, RELOADS + 1):
             before = sum(load.account.versions.values())
-            place(others[n % 2], folder)
+            if n % 3 == 0:
+                registry.rollback("churn", "champion")
+            else:
+                now = registry.alias("churn", "champion")
+                registry.move("churn", "champion", now.version % 3 + 1, seen=now)
             server.signal(signal.SIGHUP)
             until(lambda n=n: sum(r["event"] == "reloaded" for r in server.lines()) >= n)
             until(lambda b=before: sum(load.account.versions.values()) > b + 4)
     account = load.account
     assert set(account.statuses) == {200} and not account.lost and not account.mixed
-    assert len(account.versions) == 3
+    assert set(account.versions) == {"1", "2", "3"}
+    assert server.predict(RECORDS[0]).json()["model"] == "churn"
     assert metric(server, "gpupipe_reloads_total", outcome="loaded") == RELOADS
 
 
@@ -375,3 +383,20 @@ def test_requests_that_wait_are_scored_together(bundles, client):
     counts = {s.labels.get("le"): s.value for s in batches[0].samples}
     assert counts["+Inf"] < 20 + 20  # fewer calls than requests
 
+
+
+def test_a_client_that_does_not_read_its_answer_is_left(strict):
+    rows = json.dumps({"records": [RECORDS[0]] * 400}).encode()
+    request = HEAD + b"content-length: %d\r\n\r\n" % len(rows) + rows
+    before = metric(strict, "gpupipe_rejections_total", reason="timeout")
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", strict.port))
+        sock.settimeout(1)
+        try:
+            for _ in range(400):
+                sock.sendall(request)
+        except (TimeoutError, ConnectionError):
+            pass
+        until(lambda: metric(strict, "gpupipe_rejections_total", reason="timeout") > before)
+    assert strict.predict(RECORDS[0]).status_code == 200
