@@ -3,15 +3,16 @@
     python benchmarks/drift_alarms.py --out benchmarks/results/drift_alarms.json
     python benchmarks/drift_alarms.py --evidently VENV/bin/python   # the same windows by Evidently
 
-Fifty columns of many laws; 1,000 windows without drift at each of 1,000, 10,000 and 1,000,000 rows,
-a new reference of 20,000 rows for every 50 windows; then windows in which one column has moved. A
-window alarms where any column of it is ``warn`` or ``alert``. Exit code 1 if more windows alarm than
-is stated, or a shift is found less often than Evidently finds it at the same rate of false alarms.
+Fifty columns of many laws; 1,000 windows without drift at each of 1,000, 10,000 and 1,000,000
+rows, a new reference of 20,000 rows for every 50 windows; then windows in which one column has
+moved. A window alarms where any column of it is ``warn`` or ``alert``. Exit code 1 if more windows
+alarm than is stated, or a shift is found less often than Evidently finds it at a rate of false
+alarms as low.
 
-Windows are drawn as counts: how many of n independent rows fall into each cell is multinomial, with
-the law's own probability of each cell, so that a window of a million rows costs no more than one of a
-thousand. ``--check`` windows are drawn row by row from the same counts and sent through the scan's
-own code, which must count the same. Evidently gets rows that lie as the counts say.
+Windows are drawn as counts: how many of n independent rows fall into each cell is multinomial,
+with the law's own probability of each cell, so that a window of a million rows costs no more than
+one of a thousand. ``--check`` windows are drawn row by row from the same counts and sent through
+the scan's own code, which must count the same. Evidently gets rows that lie as the counts say.
 """
 
 from __future__ import annotations
@@ -82,11 +83,11 @@ def laws() -> list[Law]:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A column's reference, and the parts into which the line is cut: what a window's counts are of.
+    """A column's reference, and the parts into which the line is cut.
 
     Attributes
     ----------
-    edges : where parts begin and end (numbers); parts of a value each where it is discrete.
+    edges : where parts begin and end (numbers); the values, where each is a part.
     cell, below, above : of each part: its cell, and whether it lies beyond the reference's range.
     """
 

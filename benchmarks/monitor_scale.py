@@ -4,10 +4,10 @@
     python benchmarks/monitor_scale.py --evidently VENV/bin/python --rows 10000000 --few 1000000
 
 A log of ``--rows`` predictions over ten days (24 columns of floats, 3 of whole numbers, 3 of text)
-is watched by `gpupipe monitor --window 1d`. Evidently judges the first ``--few`` rows of the same file
-against the same training rows, with its drift preset; gpupipe judges those too, by turns. Each
-run is a process of its own, from start to exit; peak memory is the kernel's. Exit code 1 if more
-than 1 GiB is taken, or gpupipe is not ten times as fast on the rows that both judge.
+is watched by `gpupipe monitor --window 1d`. Evidently judges the first ``--few`` rows of it against
+the same training rows, with its drift preset; gpupipe judges those too, by turns. Each run is a
+process of its own, from start to exit; peak memory is the kernel's. Exit code 1 if more than 1 GiB
+is taken, or gpupipe is not ten times as fast on the rows that both judge.
 """
 
 from __future__ import annotations
