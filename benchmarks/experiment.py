@@ -230,7 +230,7 @@ def main() -> int:
     if "cuped" in args.only:
         found["cuped"] = cuped(args.experiments, 2_000)
     if "ratio" in args.only:
-        found["ratio"] = ratio(1_000, 2_000)
+        found["ratio"] = ratio(4_000, 2_000)
     if "scale" in args.only and args.rows:
         with tempfile.TemporaryDirectory() as folder:
             found["scale"] = scale(args.rows, args.runs, Path(folder))

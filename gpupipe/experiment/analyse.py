@@ -39,7 +39,7 @@ def analyse(
     units = {a: gathered.tally.units.get(a, 0) for a in arms}
     total = sum(units.values())
     judge = Judge.of(config)
-    ratio = sample_ratio(units, config.arms, config.srm_alpha)
+    ratio = sample_ratio(units, config.arms, config.srm_alpha, judge.sequential)
     metrics, readings = [], {}
     for role in ("primary", "secondary", "guardrail"):
         for metric in getattr(config, "guardrails" if role == "guardrail" else role):
@@ -62,11 +62,13 @@ def analyse(
     settle_slices(slices, config.corrections.slices, config.alpha)
     if resamples:
         resampled(gathered, metrics, readings, resamples, seed)
+    now = dt.datetime.now(dt.UTC)
     stopped = blocked(ratio, acknowledged, plan, units)
-    verdicts = {a: (stopped or verdict_of(config, metrics, a, total)).to_json() for a in arms[1:]}
+    verdicts = {a: (stopped or verdict_of(
+        config, metrics, a, total, now.date().isoformat())).to_json() for a in arms[1:]}
     return {
         "name": config.name, "hypothesis": config.hypothesis,
-        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "created": now.isoformat(timespec="seconds"),
         "plan": dict(plan), "control": arms[0],
         "arms": [{"name": a, "units": units[a], "planned": config.arms[a] / sum(
             config.arms.values()), "share": units[a] / total if total else None} for a in arms],
@@ -93,7 +95,7 @@ def _remarks(
     if gathered.crossovers:
         found.append(
             f"{gathered.crossovers:,} units ({gathered.crossovers / everyone:.2%}) were seen in "
-            "several arms and are left out"
+            f"several arms and are left out (such as {', '.join(gathered.examples)})"
             + (": that many point to a fault in the assignment" if
                gathered.crossovers > 0.01 * everyone else ""))
     for metric in metrics:

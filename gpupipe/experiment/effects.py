@@ -101,8 +101,8 @@ def theta_of(pooled: Moments) -> float:
 
 
 def _ratio(moments: Moments, at: int) -> tuple[float, np.ndarray]:
-    """Mean ``at`` over the next one, and its slopes by both."""
-    top, bottom = float(moments.mean[at]), float(moments.mean[at + 1])
+    """Mean ``at`` over the next one, and its slopes by both; NaN where that is 0."""
+    top, bottom = float(moments.mean[at]), float(moments.mean[at + 1]) or math.nan
     return top / bottom, np.array([1 / bottom, -top / bottom**2])
 
 

@@ -12,32 +12,26 @@ import numpy as np
 import pyarrow as pa
 
 from gpupipe.config import EngineConfig
-from gpupipe.console import reading
 from gpupipe.data.dataset import Dataset, on_disk
-from gpupipe.data.ingest import ingest
 from gpupipe.data.reader import Reader
-from gpupipe.data.schema import Schema
 from gpupipe.engine.base import Engine
 from gpupipe.engine.choose import choose
 from gpupipe.engine.pandas import PandasFrames
-from gpupipe.errors import ConfigError, DataError, did_you_mean
+from gpupipe.errors import ConfigError, DataError
 from gpupipe.experiment.cells import Labels, Tally, UnitRows, needed, tally
-from gpupipe.experiment.config import ExperimentConfig, MetricConfig, level_text
+from gpupipe.experiment.columns import as_log, columns_of, counted, named, resolved, with_kinds
+from gpupipe.experiment.config import ExperimentConfig, MetricConfig
 from gpupipe.experiment.outcomes import Outcomes, places
 from gpupipe.experiment.scan import (
     MISSING,
     SEVERAL,
     Scanned,
-    Wanted,
     scanned,
     text_hash,
 )
+from gpupipe.experiment.sources import opened
 from gpupipe.experiment.units import Units
 
-LOG = {"prediction_id": "", "unit_id": "unit", "variant": "arm", "shadow": ""}
-"""The columns by which a server's prediction log is known."""
-CONTROLS = ("control", "champion", "baseline")
-"""The arm that the others are held against, where nothing is said; else the first by name."""
 EXAMPLES = 5
 _CHUNK = 131_072
 
@@ -101,17 +95,17 @@ def gather(
         raise ConfigError("`on` names a column of a table of outcomes, and there is none",
                           hint="give the table: --outcomes labels.parquet")
     with TemporaryDirectory(prefix="gpupipe-experiment-") as folder:
-        with reading(progress) as report:
-            table = ingest(source, cache=Path(folder) / "rows", progress=report)
-            other = None if outcomes is None else (
-                ingest(outcomes, cache=Path(folder) / "outcomes", progress=report))
-        config, notes = _as_log(config, table.schema)
-        wanted, theirs, key = _columns(config, table, other, on)
-        with choose(engine, table.rows).opened() as (opened, chosen):
+        needed = named(config, on)
+        table = opened(source, needed, Path(folder) / "rows", progress)
+        other = None if outcomes is None else (
+            opened(outcomes, needed, Path(folder) / "outcomes", progress))
+        config, notes = as_log(config, table.schema)
+        wanted, theirs, key = columns_of(config, table, other, on)
+        with choose(engine, table.rows).opened() as (running, chosen):
             def reader(of: Dataset, name: str) -> Reader:
                 place = Path(folder) / name
                 place.mkdir()
-                return Reader(on_disk(of, place) if chosen.remote else of, opened)
+                return Reader(on_disk(of, place) if chosen.remote else of, running)
 
             joined = None
             if theirs is not None and other is not None:
@@ -124,160 +118,11 @@ def gather(
                 notes += _several_outcomes(units, key)
             found = scanned(reader(table, "r"), wanted, by_row, progress)
             odd = dict(found.counts) | ({} if joined is None else joined.counts)
-            config = _resolved(config, found, odd)
+            config = resolved(config, found, odd)
             if config.unit is None:
                 return _of_rows(config, found, notes)
             beside = whole(joined) if joined is not None and by_row is None else None
-            return _of_units(config, found, beside, notes, opened)
-
-
-def _as_log(config: ExperimentConfig, schema: Schema) -> tuple[ExperimentConfig, tuple[str, ...]]:
-    """Where the table is a prediction log, its own columns, and no shadow predictions."""
-    if not all(name in schema for name in LOG):
-        return config, ()
-    said = config.model_fields_set
-    changes: dict[str, Any] = {}
-    if "unit" not in said:
-        changes["unit"] = "unit_id"
-    if "shadow" not in config.where:
-        changes["where"] = {**config.where, "shadow": False}
-    made = config.model_copy(update=changes)
-    what = "a prediction log: its unit is unit_id, shadow predictions do not count"
-    return made, (what,) if changes else ()
-
-
-def _columns(
-    config: ExperimentConfig, table: Dataset, other: Dataset | None, on: str | None,
-    arm: bool = True,
-) -> tuple[Wanted, Wanted | None, str]:
-    """What to read of the table and of the outcomes, and the key that joins them."""
-    schema = table.schema
-    named = [("unit", config.unit), *([("arm", config.arm)] if arm else ()),
-             *(("slices", s) for s in config.slices),
-             *(("where", w) for w in config.where)]
-    for key, name in named:
-        if name is not None and name not in schema:
-            raise _no_column(config, key, name, schema, table.source)
-    key = on or config.unit or ""
-    mine, theirs = [], []
-    for metric in config.metrics:
-        if config.unit is None and (metric.denominator == "rows" or metric.aggregate != "auto"):
-            raise ConfigError(f"{metric.name!r} is of several rows of a unit, and each row is one",
-                              hint="name the column of the unit: unit: user_id")
-        for name in metric.columns():
-            if name in schema and (other is None or name == key or name not in other.schema):
-                _numeric(name, schema, table.source)
-                mine.append(name)
-            elif other is not None and name in other.schema:
-                if name in schema:
-                    raise ConfigError(
-                        f"both tables have a column {name!r}", where=other.source,
-                        hint="rename or drop one of them: which is meant cannot be told",
-                    )
-                _numeric(name, other.schema, other.source)
-                theirs.append(name)
-            else:
-                raise _no_column(config, f"metric {metric.name!r}", name, schema, table.source)
-    arms = None if config.arms is None else tuple(config.arms)
-    where = {c: level_text(v) for c, v in config.where.items()}
-    wanted = Wanted(config.unit, config.arm if arm else None, arms, tuple(config.slices),
-                    tuple(dict.fromkeys(mine)), where, _extremes(config), tuple(config.metrics))
-    if other is None:
-        return wanted, None, key
-    for of in (table, other):
-        if not key or key not in of.schema:
-            raise ConfigError(
-                f"the column {key!r} that names a row of the outcomes is not there"
-                if key else "which column names a row of the outcomes in both tables?",
-                where=of.source, hint="--on prediction_id, or name the unit",
-            )
-    values = tuple(dict.fromkeys(theirs))
-    extremes = _extremes(config) if key == config.unit else values
-    return wanted, Wanted(key, None, None, (), values, {}, extremes), key
-
-
-def _extremes(config: ExperimentConfig) -> tuple[str, ...]:
-    """The columns whose least or greatest value may be a unit's own."""
-    return tuple(m.source for m in config.metrics if m.aggregate in ("auto", "max", "min"))
-
-
-def _no_column(
-    config: ExperimentConfig, key: str, name: str, schema: Schema, source: str
-) -> ConfigError:
-    near = did_you_mean(name, schema.names)
-    hint = f"did you mean {near!r}?" if near else f"the columns are {', '.join(schema.names)}"
-    return ConfigError(f"{key}: there is no column {name!r}", where=source, hint=hint)
-
-
-def _numeric(name: str, schema: Schema, source: str) -> None:
-    dtype = schema[name].dtype
-    if dtype in ("string", "timestamp"):
-        what = "text" if dtype == "string" else "points in time"
-        raise DataError(
-            f"column {name!r} holds {what}, and a metric needs numbers, or true and false",
-            where=source, hint="write yes and no as 1 and 0, or name another column",
-        )
-
-
-def _resolved(
-    config: ExperimentConfig, found: Scanned, odd: Mapping[str, int]
-) -> ExperimentConfig:
-    """The arms and the kinds of metrics as the data have them."""
-    there = sorted(set(found.texts.get(config.arm, {}).values()) - {MISSING})
-    if config.unit is None:
-        there = sorted(a for a, n in found.tally.units.items() if n)
-    left = {k: v for k, v in found.counts.items() if not k.startswith("odd:")}
-    if config.arms is not None:
-        absent = [a for a in config.arms if a not in there]
-        if absent:
-            raise DataError(
-                f"no row is in arm {absent[0]!r}; in {config.arm!r} there are "
-                f"{', '.join(there) or 'none of the arms'}", hint=f"rows: {_counted(left)}",
-            )
-        arms = dict(config.arms)
-    elif len(there) < 2:
-        raise DataError(
-            f"an experiment has two arms or more, and in {config.arm!r} there is "
-            f"{'only ' + there[0] if there else 'none'}", hint=f"rows: {_counted(left)}",
-        )
-    else:
-        there.sort(key=lambda a: a.casefold() not in CONTROLS)
-        arms = dict.fromkeys(there, 1 / len(there))
-    control = config.control or next(iter(arms))
-    if control not in arms:
-        near = did_you_mean(control, list(arms))
-        raise ConfigError(f"the control {control!r} is none of the arms",
-                          hint=f"did you mean {near!r}?" if near else
-                          f"the arms are {', '.join(arms)}")
-
-    return with_kinds(config.model_copy(update={"arms": arms, "control": control}), odd)
-
-
-def with_kinds(config: ExperimentConfig, odd: Mapping[str, int]) -> ExperimentConfig:
-    """Every metric that is "auto" as what its values are.
-
-    ``odd`` has "odd:COLUMN" -> values other than 0 and 1. DataError where a proportion has any.
-    """
-    def of_kind(metric: MetricConfig) -> MetricConfig:
-        strange = odd.get(f"odd:{metric.source}", 0)
-        if metric.kind == "proportion" and strange:
-            raise DataError(
-                f"{metric.name!r} is to be a proportion, and {strange:,} values of "
-                f"{metric.source!r} are neither 0 nor 1", hint="kind: mean",
-            )
-        if metric.kind != "auto":
-            return metric
-        plain = not strange and metric.aggregate in ("auto", "max", "min")
-        return metric.model_copy(update={"kind": "proportion" if plain else "mean"})
-
-    return config.model_copy(update={
-        k: [of_kind(m) for m in getattr(config, k)] for k in ("primary", "secondary", "guardrails")
-    })
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n:,} {'in all' if what == 'rows' else what}"
-                     for what, n in counts.items())
+            return _of_units(config, found, beside, notes, running)
 
 
 def _of_rows(config: ExperimentConfig, found: Scanned, notes: tuple[str, ...]) -> Gathered:
@@ -362,15 +207,14 @@ def gather_past(
     engine = engine or EngineConfig()
     choose(engine)
     with TemporaryDirectory(prefix="gpupipe-experiment-") as folder:
-        with reading(progress) as report:
-            table = ingest(source, cache=Path(folder) / "rows", progress=report)
-        past, _ = _as_log(config, table.schema)
+        table = opened(source, named(config), Path(folder) / "rows", progress)
+        past, _ = as_log(config, table.schema)
         past = past.model_copy(update={"slices": []})
-        wanted, _, _ = _columns(past, table, None, None, arm=False)
-        with choose(engine, table.rows).opened() as (opened, chosen):
+        wanted, _, _ = columns_of(past, table, None, None, arm=False)
+        with choose(engine, table.rows).opened() as (running, chosen):
             place = Path(folder) / "parts"
             place.mkdir()
-            reader = Reader(on_disk(table, place) if chosen.remote else table, opened)
+            reader = Reader(on_disk(table, place) if chosen.remote else table, running)
             found = scanned(reader, wanted, None, progress)
             kinds = with_kinds(config, found.counts)
             if past.unit is None:
@@ -378,7 +222,7 @@ def gather_past(
             units = whole(found)
             arm = Labels(np.zeros(len(units), np.int64), ("",))
             rows = UnitRows(arm, {}, _values(units, None, kinds.metrics))
-            return kinds, tallied(rows, len(units), kinds.metrics, opened)
+            return kinds, tallied(rows, len(units), kinds.metrics, running)
 
 
 def _aggregated(metrics: Sequence[MetricConfig]) -> str:
@@ -391,7 +235,7 @@ def _aggregated(metrics: Sequence[MetricConfig]) -> str:
 def whole(found: Scanned) -> Units:
     """All units of a pass, in canonical order. DataError where there is none."""
     if found.pile is None or not sum(map(len, found.pile.pieces)):
-        raise DataError("no row is left", hint=f"rows: {_counted(found.counts)}")
+        raise DataError("no row is left", hint=f"rows: {counted(found.counts)}")
     return found.pile.whole()
 
 

@@ -60,9 +60,10 @@ def blocked(
 
 
 def verdict_of(
-    config: ExperimentConfig, metrics: Sequence[Mapping[str, Any]], arm: str, units: int
+    config: ExperimentConfig, metrics: Sequence[Mapping[str, Any]], arm: str, units: int,
+    today: str,
 ) -> Verdict:
-    """What the metrics come to for one arm."""
+    """What the metrics come to for one arm; ``today`` as 2026-11-30."""
     mine = [(m, next(e for e in m["effects"] if e["arm"] == arm)) for m in metrics]
     primary = [(m, e) for m, e in mine if m["role"] == "primary"]
     guards = [(m, e) for m, e in mine if m["role"] == "guardrail"]
@@ -73,13 +74,12 @@ def verdict_of(
             tuple(f"{m['name']}: {e['why']}." for m, e in lacking),
             "Go on collecting, and look again.",
         )
-    wanted = config.horizon.units
-    if config.look == "fixed" and wanted is not None and units < wanted:
+    early = _early(config, units, today)
+    if early is not None:
         return Verdict(
-            "too early", f"{units:,} of the {wanted:,} planned units are here: it is too early.",
+            "too early", f"It is too early: {early}.",
             ("A test with a fixed horizon that is read before its end finds effects that are not "
-             "there.",),
-            "Wait for the planned number of units; to look earlier, plan `look: sequential`.",
+             "there.",), "Wait for the end; to look earlier, plan `look: sequential`.",
         )
     said = tuple(_said(m, e, config) for m, e in primary)
     shown = {m["name"]: (e.get("non_inferiority") or {}).get("state") for m, e in guards}
@@ -111,6 +111,17 @@ def verdict_of(
         "That is no proof that they are alike: the interval says which effects are still possible. "
         "Collect more, reduce the variance (covariate), or stop here.",
     )
+
+
+def _early(config: ExperimentConfig, units: int, today: str) -> str | None:
+    """What a fixed horizon still waits for; None where it is reached."""
+    if config.look == "sequential":
+        return None
+    if config.horizon.units is not None and units < config.horizon.units:
+        return f"{units:,} of the {config.horizon.units:,} planned units are here"
+    if config.horizon.until is not None and today < config.horizon.until:
+        return f"it runs until {config.horizon.until}"
+    return None
 
 
 def _said(metric: Mapping[str, Any], effect: Mapping[str, Any], config: ExperimentConfig) -> str:

@@ -12,7 +12,7 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +21,23 @@ from gpupipe.config.units import bytes_of
 from gpupipe.errors import DataError
 from gpupipe.serve import decode, encode
 from gpupipe.serve.batching import Batcher, Predictions, Rows
-from gpupipe.serve.faults import Refused, busy, misfit
+from gpupipe.serve.exchange import (
+    ARROW,
+    CLOSE,
+    JSON,
+    WHOLE,
+    Bodies,
+    Gone,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    accepts_arrow,
+    is_arrow,
+    read_on,
+    respond,
+)
+from gpupipe.serve.faults import Refused, misfit
 from gpupipe.serve.lines import Lines
 from gpupipe.serve.metrics import Metrics
 from gpupipe.serve.models import Deployment, Model
@@ -30,29 +46,14 @@ from gpupipe.serve.rows import Seen
 from gpupipe.serve.settings import ServeConfig, read_keys, seconds
 from gpupipe.serve.units import LONGEST, unit_header, units_of
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = tuple[tuple[bytes, bytes], ...]
 Shadow = Callable[[bytes, str, str, str, str | None, float], None]
 
 NOTHING: dict[str, Any] = {}
-JSON = (b"content-type", b"application/json")
-ARROW = (b"content-type", decode.ARROW.encode())
-CLOSE = (b"connection", b"close")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 OPEN = ("/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 """What is answered without a key."""
 IN_THREAD = 256 << 10
 """Bodies of more bytes are parsed in a thread."""
-WHOLE = "gpupipe.whole"
-"""The scope's extension that has a request's body, and takes its answer, as a whole."""
-LINGER = 1.0
-"""Seconds for which the rest of a refused body is read, so that the answer arrives."""
-
-
-class Gone(Exception):  # noqa: N818 - nobody is to blame
-    """The client has left."""
 
 
 class App:
@@ -78,9 +79,8 @@ class App:
         self.keys = read_keys(settings.api_keys) if settings.api_keys else ()
         self.batcher = Batcher(limits.queue, settings.batch_rows, metrics, alone)
         self.unit_header = unit_header(settings)
-        self.max_body, self.max_buffered = bytes_of(limits.body), bytes_of(limits.buffered)
-        self.body_timeout = seconds(limits.body_timeout)
-        self.buffered = 0
+        self.bodies = Bodies(bytes_of(limits.body), bytes_of(limits.buffered),
+                             seconds(limits.body_timeout))
         self.refused_versions: dict[str, str] = {}
         self.connections: Callable[[], int] = lambda: 0
         self._process, self._number = secrets.token_hex(8), itertools.count(1)
@@ -108,15 +108,13 @@ class App:
                     raise Refused(405, "method_not_allowed", f"{method} is not answered here",
                                   headers=((b"allow", b"POST"),), close=True)
                 sent = whole and whole.body()
-                if sent is None:
-                    sent = await self._body(headers, receive)
-                elif len(sent) > self.max_body:
-                    raise self._too_large(len(sent), whole=True)
+                if sent is None or len(sent) > self.bodies.most:
+                    sent = await self.bodies.read(headers, receive)
                 kind, body, about = await handler(headers, sent, request_id, path)
                 status = 200
                 about = (kind, *about, (b"x-request-id", request_id.encode()), *self._closing())
                 if whole is None or not whole.answer(200, about, body):
-                    await _respond(send, 200, about, body)
+                    await respond(send, 200, about, body)
             except Refused as refused:
                 status = refused.status
                 self.metrics.add("gpupipe_rejections_total", reason=refused.code)
@@ -166,8 +164,8 @@ class App:
     async def _predict(
         self, headers: dict[bytes, bytes], body: bytes, request_id: str, path: str
     ) -> tuple[tuple[bytes, bytes], bytes, Headers]:
-        wants_arrow = _accepts(headers.get(b"accept", b""))
-        arrow = _content(headers)
+        wants_arrow = accepts_arrow(headers.get(b"accept", b""))
+        arrow = is_arrow(headers)
         deployment = self.deployment  # one for the whole request, whatever is loaded meanwhile
         most = self.settings.limits.rows
         rows: Rows
@@ -190,7 +188,7 @@ class App:
         if path != f"/v2/models/{deployment.champion.name}/infer":
             raise Refused(404, "not_found", "there is no such model",
                           hint=f"the model is called {deployment.champion.name}")
-        if _accepts(headers.get(b"accept", b"")) or _content(headers):
+        if accepts_arrow(headers.get(b"accept", b"")) or is_arrow(headers):
             raise Refused(415, "unsupported_media_type", "this route speaks JSON",
                           hint="/predict takes Arrow")
         data = await self._off_loop(decode.loads, body)
@@ -268,74 +266,15 @@ class App:
             metrics.add("gpupipe_ignored_fields_total", seen.ignored)
         metrics.scores(model.variant, model.edges, predictions)
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The body, received within its limits of bytes and time."""
-        length = headers.get(b"content-length")
-        if length is not None and length.isdigit() and int(length) > self.max_body:
-            raise self._too_large(int(length))
-        message = await self._message(receive, None)
-        body = message.get("body", b"")
-        if not message.get("more_body"):
-            if len(body) > self.max_body:
-                raise self._too_large(len(body), whole=True)
-            return body
-        return await self._long_body(body, receive)
-
-    async def _long_body(self, first: bytes, receive: Receive) -> bytes:
-        until = time.monotonic() + self.body_timeout
-        chunks, size, more = [first], 0, True
-        try:
-            while True:
-                size += len(chunks[-1])
-                self.buffered += len(chunks[-1])
-                if size > self.max_body:
-                    raise self._too_large(size, whole=not more)
-                if self.buffered > self.max_buffered:
-                    refused = busy("too_many_bytes", "too many bodies are being received")
-                    refused.close = more
-                    raise refused
-                if not more:
-                    return b"".join(chunks)
-                message = await self._message(receive, until)
-                chunks.append(message.get("body", b""))
-                more = message.get("more_body", False)
-        finally:
-            self.buffered -= size
-
-    async def _message(self, receive: Receive, until: float | None) -> MutableMapping[str, Any]:
-        left = self.body_timeout if until is None else until - time.monotonic()
-        try:
-            # A body that is there already is had without waiting.
-            async with asyncio.timeout(left):
-                message = await receive()
-        except TimeoutError:
-            raise Refused(408, "timeout", "the body did not arrive in time", close=True) from None
-        if message["type"] == "http.disconnect":
-            raise Gone
-        return message
-
-    def _too_large(self, size: int, whole: bool = False) -> Refused:
-        return Refused(413, "body_too_large", f"a body of {size:,} bytes or more, and "
-                       f"{self.max_body:,} are taken", close=not whole,
-                       hint="send fewer rows a request, or score a file by `gpupipe predict`")
-
     async def _refuse(
         self, refused: Refused, receive: Receive, send: Send, request_id: str
     ) -> None:
         closing = (CLOSE,) if refused.close or self.draining else ()
         about = (JSON, *refused.headers, (b"x-request-id", request_id.encode()), *closing)
-        await _respond(send, refused.status, about, refused.body(request_id), more=refused.close)
+        await respond(send, refused.status, about, refused.body(request_id), more=refused.close)
         if not refused.close:
             return
-        # Closed with bytes unread, the connection would be reset and the answer lost.
-        try:
-            async with asyncio.timeout(LINGER):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect" or not message.get("more_body"):
-                        break
-        except TimeoutError:
-            pass
+        await read_on(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _pages_answer(
@@ -361,42 +300,6 @@ class App:
         self.batcher.close()
         if self.log is not None:
             self.log.close()
-
-
-async def _respond(
-    send: Send, status: int, headers: Headers, body: bytes, more: bool = False
-) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [
-        *headers, (b"content-length", b"%d" % len(body))]})
-    await send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-def _accepts(accept: bytes) -> bool:
-    """Whether the client wants Arrow; JSON where it says nothing. Refused (406) for neither."""
-    if not accept or accept == b"*/*" or accept == b"application/json":
-        return False
-    wanted = [part.partition(b";")[0].strip().lower() for part in accept.split(b",")]
-    if decode.ARROW.encode() in wanted:
-        return True
-    if not {b"application/json", b"*/*", b"application/*"} & set(wanted):
-        raise Refused(406, "not_acceptable", f"answers are application/json or {decode.ARROW}")
-    return False
-
-
-def _content(headers: dict[bytes, bytes]) -> bool:
-    """Whether the body is Arrow; JSON where nothing is said. Refused (415) for neither."""
-    if b"content-encoding" in headers and \
-            headers[b"content-encoding"].strip().lower() != b"identity":
-        raise Refused(415, "unsupported_media_type", "compressed bodies are not taken")
-    if headers.get(b"content-type") == b"application/json":
-        return False
-    kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-    if kind == b"application/json":
-        return False
-    if kind == decode.ARROW.encode():
-        return True
-    raise Refused(415, "unsupported_media_type",
-                  f"bodies are application/json or {decode.ARROW}")
 
 
 def _traceback(error: BaseException) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from gpupipe.serve.faults import Refused, misfit
+from gpupipe.serve.faults import misfit, too_many_rows
 
 DICTIONARY_BATCH, RECORD_BATCH = 2, 3
 """Values of ``MessageHeader``."""
@@ -22,7 +22,7 @@ class _Batch(NamedTuple):
 
 
 def check_stream(body: bytes, max_rows: int) -> None:
-    """Refused (422) where the messages are malformed or compressed, (413) where they have more
+    """Refused (422) where the messages are malformed or compressed, or where they have more
     than ``max_rows`` rows."""
     try:
         rows, at = 0, 0
@@ -41,9 +41,7 @@ def check_stream(body: bytes, max_rows: int) -> None:
                     raise ValueError("a batch has an impossible length")
                 rows += batch.rows if kind == RECORD_BATCH else 0
                 if rows > max_rows:
-                    raise Refused(413, "too_many_rows",
-                                  f"{rows:,} rows, and a request may have {max_rows:,}",
-                                  hint="send fewer rows a request")
+                    raise too_many_rows(rows, max_rows)
             if length < 0:
                 raise ValueError("a message has an impossible length")
             at += 8 + size + length

@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 
 from gpupipe.serve.arrow_messages import check_stream
-from gpupipe.serve.faults import Refused, misfit
+from gpupipe.serve.faults import Refused, misfit, too_many_rows
 from gpupipe.serve.rows import Record, told
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -54,8 +54,7 @@ def _check_count(rows: int, most: int) -> None:
     if rows == 0:
         raise misfit("invalid_request", "there is no row to score")
     if rows > most:
-        raise Refused(413, "too_many_rows", f"{rows:,} rows, and a request may have {most:,}",
-                      hint="send fewer rows a request, or score a file by `gpupipe predict`")
+        raise too_many_rows(rows, most)
 
 
 def _from_columns(columns: Any, max_rows: int) -> list[Record]:
@@ -139,7 +138,7 @@ def _tensor(tensor: Any, place: int) -> tuple[str, list[Any]]:
 def table_of(body: bytes, max_rows: int) -> pa.Table:
     """The rows of an Arrow IPC stream. Its buffers are those of the body: nothing is unpacked.
 
-    Raises Refused (422) where it is malformed or compressed, (413) where it has too many rows.
+    Raises Refused (422) where it is malformed or compressed, or has too many rows.
     """
     check_stream(body, max_rows)
     try:

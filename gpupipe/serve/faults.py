@@ -49,10 +49,10 @@ CODES: dict[int, tuple[str, ...]] = {
     405: ("method_not_allowed",),
     406: ("not_acceptable",),
     408: ("timeout",),
-    413: ("body_too_large", "too_many_rows"),
+    413: ("body_too_large",),
     415: ("unsupported_media_type",),
     422: ("invalid_json", "invalid_arrow", "invalid_request", "missing_column", "wrong_type",
-          "not_finite", "out_of_range", "unit", "unscorable"),
+          "not_finite", "out_of_range", "too_many_rows", "unit", "unscorable"),
     500: ("internal",),
     503: ("queue_full", "too_many_bytes", "not_ready"),
 }
@@ -63,6 +63,12 @@ def misfit(code: str, message: str, row: int | None = None, column: str | None =
            hint: str | None = None) -> Refused:
     """A 422: the body was read and does not fit the model."""
     return Refused(422, code, message, row=row, column=column, hint=hint)
+
+
+def too_many_rows(rows: int, most: int) -> Refused:
+    """The refusal of a request with more rows than it may have."""
+    return misfit("too_many_rows", f"{rows:,} rows, and a request may have {most:,}",
+                  hint="send fewer rows a request, or score a file by `gpupipe predict`")
 
 
 def busy(code: str, message: str) -> Refused:

@@ -20,7 +20,8 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from gpupipe.config.units import microseconds_of
 from gpupipe.errors import ConfigError
-from gpupipe.serve.app import LINGER, WHOLE, App
+from gpupipe.serve.app import App
+from gpupipe.serve.exchange import LINGER, WHOLE
 from gpupipe.serve.faults import Refused
 from gpupipe.serve.settings import ServeConfig, seconds
 
@@ -86,6 +87,7 @@ class Protocol(HttpToolsProtocol):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.waits_since: float | None = self.loop.time()
+        self.stuck_since: float | None = None
         self.head, self.refused = 0, False
         if len(self.connections) > self.guard.most:
             self.guard.refuse(self, Refused(503, "queue_full", "too many connections are open",
@@ -114,6 +116,14 @@ class Protocol(HttpToolsProtocol):  # type: ignore[misc]
         self.waits_since = None
         super().on_headers_complete()
 
+    def pause_writing(self) -> None:
+        self.stuck_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.stuck_since = None
+        super().resume_writing()
+
     def send_400_response(self, msg: str) -> None:
         self.guard.refuse(self, Refused(400, "bad_request", "this is no HTTP request"))
 
@@ -128,6 +138,7 @@ class Guard:
     def __init__(self, settings: ServeConfig, app: App) -> None:
         self.most, self.app = settings.limits.connections, app
         self.patience = seconds(settings.limits.header_timeout)
+        self.read_patience = seconds(settings.limits.body_timeout)
 
     def refuse(self, connection: Protocol, refused: Refused) -> None:
         """Answer without a request, read nothing any more, and close a little later: closed with
@@ -149,8 +160,14 @@ class Guard:
         connection.loop.call_later(LINGER, connection.transport.close)
 
     def look(self, connections: set[Any], now: float) -> None:
-        """End the connections that have sent half a head, or nothing, for too long."""
+        """End the connections that have sent half a head, or nothing, for too long; and those
+        that do not read what they are answered."""
         for connection in list(connections):
+            stuck = getattr(connection, "stuck_since", None)
+            if stuck is not None and now - stuck > self.read_patience:
+                self.app.metrics.add("gpupipe_rejections_total", reason="timeout")
+                connection.transport.abort()
+                continue
             since = getattr(connection, "waits_since", None)
             if since is not None and now - since > self.patience:
                 self.refuse(connection, Refused(408, "timeout", "the head did not arrive in time"))

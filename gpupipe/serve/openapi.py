@@ -166,7 +166,7 @@ def _paths(name: str) -> Json:
     refusals = {
         "406": _error("Neither JSON nor Arrow is accepted."),
         "408": _error("The body did not arrive in time."),
-        "413": _error("Too many bytes or rows."),
+        "413": _error("Too many bytes."),
         "415": _error("Neither JSON nor Arrow was sent, or it was compressed."),
         "422": _error("The body does not fit the model; row and column say where."),
         "503": _error("Too many requests wait; Retry-After says when to come back.",

@@ -148,5 +148,5 @@ def gauges(app: App) -> None:
         metrics.gauge("gpupipe_model_loaded_timestamp_seconds", m.loaded, variant=m.variant)
     metrics.gauge("gpupipe_worker_info", 1, pid=str(os.getpid()))
     metrics.gauge("gpupipe_queue_requests", app.batcher.depth)
-    metrics.gauge("gpupipe_buffered_bytes", app.buffered)
+    metrics.gauge("gpupipe_buffered_bytes", app.bodies.held)
     metrics.gauge("gpupipe_connections", app.connections())

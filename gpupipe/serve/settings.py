@@ -66,7 +66,7 @@ class LimitsConfig(Section):
     body: Size = "8MiB"
     """The largest body of a request; above it 413."""
     rows: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
-    """The most rows of a request; above it 413."""
+    """The most rows of a request; above it 422."""
     queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
     """Requests that wait to be scored; above it 503."""
     buffered: Size = "128MiB"
@@ -76,7 +76,7 @@ class LimitsConfig(Section):
     header_timeout: Duration = "10s"
     """How long a client may take for a request's head; after it 408."""
     body_timeout: Duration = "30s"
-    """How long a client may take for a request's body; after it 408."""
+    """How long a client may take for a request's body (408), or to read an answer."""
     keep_alive: Duration = "75s"
     """How long an idle connection stays open."""
 

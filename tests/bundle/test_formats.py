@@ -1,8 +1,8 @@
 """A bundle of every released format is read and scored as it was when it was written.
 
 To release a format: raise `store.FORMAT`, teach `store.read` the older ones, and keep a small
-bundle of it under ``kept/format-N/bundle`` with ``expected.json`` beside it: records and the predictions
-that the version which wrote it gave them. What is kept is never made again.
+bundle of it under ``kept/format-N/bundle`` with ``expected.json`` beside it: records, and the
+predictions that the version which wrote it gave them. What is kept is never made again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pyarrow as pa
 import pytest
 
 import gpupipe
-from gpupipe.bundle.scoring import records_table
 from gpupipe.bundle.store import FORMAT
+from gpupipe.bundle.tables import records_table
 
 KEPT = Path(__file__).parent / "kept"
 

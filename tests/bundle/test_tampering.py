@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle
 import random
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +29,7 @@ from gpupipe.errors import DataError
 STEPS = [{"impute": {"columns": ["f", "narrow"], "strategy": "mean"}},
          {"target_encode": {"columns": "i"}}, {"one_hot": {"columns": ["s", "b"]}},
          {"datetime": {"parts": ["hour"]}}]
+SLOW = bool(os.environ.get("GPUPIPE_SLOW"))
 FILLED = [STEPS[0], {"target_encode": {"columns": "i"}}, STEPS[2], {"drop": {"columns": "t"}}]
 
 
@@ -311,3 +315,78 @@ def test_a_changed_model_is_caught_by_the_golden_rows(linear, tmp_path):
     arrays[name] = arrays[name] + 0.01
     (copy / "arrays.npz").write_bytes(write_arrays(arrays))
     refused(sealed(copy), "golden rows", "off")
+
+
+def test_of_many_random_bytes_none_is_scored_wrongly_in_silence(copy, whole):
+    rng, rows = random.Random(2), small_table(5, seed=3)
+    expected = gpupipe.load(whole).scores(rows).tobytes()
+    intact = {name: (copy / name).read_bytes() for name in CAPS}
+    refusals = 0
+    count = 10_000 if SLOW else 400
+    for _ in range(count):
+        name = rng.choice(list(CAPS))
+        damaged = bytearray(intact[name])
+        at = rng.randrange(len(damaged))
+        damaged[at] = rng.choice([b for b in range(256) if b != damaged[at]])
+        (copy / name).write_bytes(damaged)
+        try:
+            found = gpupipe.load(copy)
+        except DataError:
+            refusals += 1
+        else:  # one kind of space for another in hashes.json, say
+            assert name == "hashes.json" and found.scores(rows).tobytes() == expected
+        (copy / name).write_bytes(intact[name])
+    assert refusals > 0.98 * count
+
+
+@pytest.mark.parametrize("name", ["../bundle.json", "/etc/passwd", "..", "bundle.json/../x"])
+def test_hashes_of_files_elsewhere_are_refused(copy, name):
+    hashes = json.loads((copy / "hashes.json").read_text())
+    hashes[name] = hashes["bundle.json"]
+    (copy / "hashes.json").write_text(json.dumps(hashes))
+    refused(copy, "hashes.json")
+    del hashes["bundle.json"]
+    (copy / "hashes.json").write_text(json.dumps(hashes))
+    refused(copy, "hashes.json")
+
+
+RESEALED = """
+import faulthandler, json, random, shutil, sys
+from pathlib import Path
+
+faulthandler.enable()
+faulthandler.dump_traceback_later(float(sys.argv[3]), exit=True)
+import numpy as np
+from bundle_damage import damaged
+import gpupipe
+from common.quick import COLUMNS, small_table
+from gpupipe.errors import DataError
+
+folder, rng = Path(sys.argv[1]), random.Random(4)
+rows = small_table(5, seed=3).select(list(COLUMNS))
+records = rows.to_pylist()
+loaded = refused = 0
+for _ in range(int(sys.argv[2])):
+    try:
+        bundle = gpupipe.load(damaged(folder, rng))
+        table = bundle.described(*bundle.scored(rows))
+        assert repr(table) == repr([bundle.predict_one(r) for r in records])
+        loaded += 1
+    except DataError:
+        refused += 1
+print(json.dumps([loaded, refused]))
+"""
+
+
+def test_damage_under_right_hashes_is_refused_or_scored_as_it_is_written(copy, whole):
+    """In a process of its own, which neither dies, nor hangs, nor ends by another exception."""
+    count = 2_000 if SLOW else 120
+    done = subprocess.run(
+        [sys.executable, "-c", RESEALED, str(copy), str(count), str(1200 if SLOW else 240)],
+        capture_output=True, text=True, check=False, cwd=copy.parent,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[2]), str(Path(__file__).parents[1]),
+             str(Path(__file__).parents[1] / "common")])})
+    assert done.returncode == 0, done.stderr[-3000:]
+    loaded, refusals = json.loads(done.stdout)
+    assert loaded + refusals == count and refusals > count / 4

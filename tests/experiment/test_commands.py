@@ -136,6 +136,9 @@ def test_an_early_look_at_a_fixed_horizon_is_no_verdict(
     experiment.write_text(yaml.safe_dump({**EXPERIMENT, "horizon": {"units": 20_000}}))
     code, found = ask("analyse", users, "--plan", experiment)
     assert code == 0 and found["verdicts"]["new"]["state"] == "too early"
+    experiment.write_text(yaml.safe_dump({**EXPERIMENT, "horizon": {"until": "9999-12-31"}}))
+    found = ask("analyse", users, "--plan", experiment)[1]
+    assert found["verdicts"]["new"]["state"] == "too early"
     experiment.write_text(yaml.safe_dump(
         {**EXPERIMENT, "horizon": {"units": 20_000}, "look": "sequential"}))
     found = ask("analyse", users, "--plan", experiment)[1]

@@ -161,7 +161,7 @@ def test_rows_that_are_units_give_the_sums_of_units_with_one_row() -> None:
     assert gather(rows, table).tally == tallied(table)
 
 
-@pytest.mark.parametrize("batch_rows", [7, 1_000_000])
+@pytest.mark.parametrize("batch_rows", [113, 1_000_000])
 def test_the_size_of_batches_does_not_matter(batch_rows: int, tmp_path) -> None:
     from gpupipe.experiment.scan import Wanted, scanned
 
@@ -169,7 +169,7 @@ def test_the_size_of_batches_does_not_matter(batch_rows: int, tmp_path) -> None:
     wanted = Wanted(None, "arm", None, ("plan",), ("clicks", "views", "before", "bought"), {}, (),
                     tuple(config.metrics))
     found = [scanned(Reader(ingest(LOG, cache=tmp_path), LocalEngine(2, rows)), wanted)
-             for rows in (batch_rows, 100)]
+             for rows in (batch_rows, 1_024)]
     assert found[0] == found[1]
 
 

@@ -383,3 +383,20 @@ def test_requests_that_wait_are_scored_together(bundles, client):
     counts = {s.labels.get("le"): s.value for s in batches[0].samples}
     assert counts["+Inf"] < 20 + 20  # fewer calls than requests
 
+
+
+def test_a_client_that_does_not_read_its_answer_is_left(strict):
+    rows = json.dumps({"records": [RECORDS[0]] * 400}).encode()
+    request = HEAD + b"content-length: %d\r\n\r\n" % len(rows) + rows
+    before = metric(strict, "gpupipe_rejections_total", reason="timeout")
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", strict.port))
+        sock.settimeout(1)
+        try:
+            for _ in range(400):
+                sock.sendall(request)
+        except (TimeoutError, ConnectionError):
+            pass
+        until(lambda: metric(strict, "gpupipe_rejections_total", reason="timeout") > before)
+    assert strict.predict(RECORDS[0]).status_code == 200
