@@ -10,11 +10,17 @@ from gpupipe.data.schema import Schema
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.experiment.config import ExperimentConfig, MetricConfig, level_text
 from gpupipe.experiment.scan import MISSING, Scanned, Wanted
+from gpupipe.experiment.sources import LOG
 
-LOG = ("prediction_id", "unit_id", "variant", "shadow")
-"""The columns by which a server's prediction log is known."""
 CONTROLS = ("control", "champion", "baseline")
 """The arm that the others are held against, where nothing is said; else the first by name."""
+
+
+def named(config: ExperimentConfig, on: str | None = None) -> set[str]:
+    """All columns that an experiment names, in whatever table they stand."""
+    columns = {c for m in config.metrics for c in m.columns()}
+    return columns | {config.arm, *config.slices, *config.where} | {
+        c for c in (config.unit, on) if c is not None}
 
 
 def as_log(config: ExperimentConfig, schema: Schema) -> tuple[ExperimentConfig, tuple[str, ...]]:

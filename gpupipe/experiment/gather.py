@@ -12,16 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from gpupipe.config import EngineConfig
-from gpupipe.console import reading
 from gpupipe.data.dataset import Dataset, on_disk
-from gpupipe.data.ingest import ingest_plain
 from gpupipe.data.reader import Reader
 from gpupipe.engine.base import Engine
 from gpupipe.engine.choose import choose
 from gpupipe.engine.pandas import PandasFrames
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.experiment.cells import Labels, Tally, UnitRows, needed, tally
-from gpupipe.experiment.columns import as_log, columns_of, counted, resolved, with_kinds
+from gpupipe.experiment.columns import as_log, columns_of, counted, named, resolved, with_kinds
 from gpupipe.experiment.config import ExperimentConfig, MetricConfig
 from gpupipe.experiment.outcomes import Outcomes, places
 from gpupipe.experiment.scan import (
@@ -31,6 +29,7 @@ from gpupipe.experiment.scan import (
     scanned,
     text_hash,
 )
+from gpupipe.experiment.sources import opened
 from gpupipe.experiment.units import Units
 
 EXAMPLES = 5
@@ -96,17 +95,17 @@ def gather(
         raise ConfigError("`on` names a column of a table of outcomes, and there is none",
                           hint="give the table: --outcomes labels.parquet")
     with TemporaryDirectory(prefix="gpupipe-experiment-") as folder:
-        with reading(progress) as report:
-            table = ingest_plain(source, cache=Path(folder) / "rows", progress=report)
-            other = None if outcomes is None else (
-                ingest_plain(outcomes, cache=Path(folder) / "outcomes", progress=report))
+        needed = named(config, on)
+        table = opened(source, needed, Path(folder) / "rows", progress)
+        other = None if outcomes is None else (
+            opened(outcomes, needed, Path(folder) / "outcomes", progress))
         config, notes = as_log(config, table.schema)
         wanted, theirs, key = columns_of(config, table, other, on)
-        with choose(engine, table.rows).opened() as (opened, chosen):
+        with choose(engine, table.rows).opened() as (running, chosen):
             def reader(of: Dataset, name: str) -> Reader:
                 place = Path(folder) / name
                 place.mkdir()
-                return Reader(on_disk(of, place) if chosen.remote else of, opened)
+                return Reader(on_disk(of, place) if chosen.remote else of, running)
 
             joined = None
             if theirs is not None and other is not None:
@@ -123,7 +122,7 @@ def gather(
             if config.unit is None:
                 return _of_rows(config, found, notes)
             beside = whole(joined) if joined is not None and by_row is None else None
-            return _of_units(config, found, beside, notes, opened)
+            return _of_units(config, found, beside, notes, running)
 
 
 def _of_rows(config: ExperimentConfig, found: Scanned, notes: tuple[str, ...]) -> Gathered:
@@ -208,15 +207,14 @@ def gather_past(
     engine = engine or EngineConfig()
     choose(engine)
     with TemporaryDirectory(prefix="gpupipe-experiment-") as folder:
-        with reading(progress) as report:
-            table = ingest_plain(source, cache=Path(folder) / "rows", progress=report)
+        table = opened(source, named(config), Path(folder) / "rows", progress)
         past, _ = as_log(config, table.schema)
         past = past.model_copy(update={"slices": []})
         wanted, _, _ = columns_of(past, table, None, None, arm=False)
-        with choose(engine, table.rows).opened() as (opened, chosen):
+        with choose(engine, table.rows).opened() as (running, chosen):
             place = Path(folder) / "parts"
             place.mkdir()
-            reader = Reader(on_disk(table, place) if chosen.remote else table, opened)
+            reader = Reader(on_disk(table, place) if chosen.remote else table, running)
             found = scanned(reader, wanted, None, progress)
             kinds = with_kinds(config, found.counts)
             if past.unit is None:
@@ -224,7 +222,7 @@ def gather_past(
             units = whole(found)
             arm = Labels(np.zeros(len(units), np.int64), ("",))
             rows = UnitRows(arm, {}, _values(units, None, kinds.metrics))
-            return kinds, tallied(rows, len(units), kinds.metrics, opened)
+            return kinds, tallied(rows, len(units), kinds.metrics, running)
 
 
 def _aggregated(metrics: Sequence[MetricConfig]) -> str:
