@@ -264,7 +264,9 @@ class Pair:
         """The cells of either, and both distribution functions at them."""
         known = self.known
         assert known.cells is not None and known.counts is not None
-        cells = np.union1d(known.cells, self.cells)
+        cells = np.concatenate([known.cells, self.cells])
+        cells.sort(kind="stable")
+        cells = cells[np.append(True, cells[1:] != cells[:-1])]
         f, g = np.zeros(len(cells)), np.zeros(len(cells))
         f[np.searchsorted(cells, known.cells)] = known.counts
         g[np.searchsorted(cells, self.cells)] = self.counts
