@@ -96,6 +96,30 @@ def test_outcomes_are_joined_by_the_unit_or_by_the_prediction(log: Path, tmp_pat
     assert not found.tally.missing
 
 
+def test_the_models_own_score_of_the_time_before_is_a_covariate(
+    log: Path, tmp_path: Path
+) -> None:
+    before = tmp_path / "before"
+    before.mkdir()
+    table = pq.read_table(log, partitioning=None)
+    # What the score goes by, but for the day, and a little noise.
+    old = (np.arange(table.num_rows) % 300 % 7) / 10
+    old = old + np.random.default_rng(0).normal(0, 0.02, len(old))
+    table = table.set_column(table.schema.get_field_index("score"), "score", pa.array(old))
+    pq.write_table(table, before / "part-0.parquet")
+    metric = {"name": "score", "aggregate": "mean", "kind": "mean", "covariate": "score"}
+    config = configured({"name": "x", "primary": metric})
+    found = analyse(gather(config, str(log), before=str(before)))
+    (made,) = found["metrics"]
+    assert made["covariate"] == "before:score"
+    assert made["effects"][0]["cuped"]["variance_reduction"] > 0.99
+    with pytest.raises(ConfigError, match="no metric has a covariate"):
+        gather(configured({"name": "x", "primary": "score"}), str(log), before=str(before))
+    with pytest.raises(ConfigError, match="no column 'scoer'"):
+        gather(configured({"name": "x", "primary": {"name": "score", "covariate": "scoer"}}),
+               str(log), before=str(before))
+
+
 def test_the_files_of_a_log_may_have_features_of_their_own(log: Path) -> None:
     (first, second) = sorted(log.rglob("*.parquet"))
     for file, feature in ((first, "feature:age"), (second, "feature:city")):
