@@ -41,7 +41,17 @@ from typing import Any
 
 import numpy as np
 import yaml
-from open_loop import Generator, arrivals, await_port, ceiling, finite, request, summary
+from open_loop import (
+    Generator,
+    address_of,
+    arrivals,
+    await_port,
+    ceiling,
+    finite,
+    free_port,
+    request,
+    summary,
+)
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -153,7 +163,7 @@ def bodies(contender: Contender, records: list[Record], rows: int) -> list[bytes
 
 @contextmanager
 def served(contender: Contender, port: int, cores: set[int], log: Path) -> Iterator[int]:
-    """The server, up and answering; its process group."""
+    """The server, up and answering; its process."""
     with log.open("ab") as file:
         process = subprocess.Popen(
             contender.command(port), stdout=file, stderr=file, start_new_session=True,
@@ -180,16 +190,22 @@ def asked(contender: Contender, port: int, body: bytes) -> list[float]:
         return contender.answer(json.load(answer))
 
 
-def busy(group: int) -> tuple[float, float, float]:
-    """Seconds so far: wall, CPU of a process group, CPU of everything on all cores."""
-    tick, own = os.sysconf("SC_CLK_TCK"), 0
+def busy(server: int) -> tuple[float, float, float]:
+    """Seconds so far: wall, CPU of a process and all below it, CPU of everything on all cores."""
+    tick = os.sysconf("SC_CLK_TCK")
+    parent, used = {}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:  # it has ended meanwhile
             continue
-        if int(fields[2]) == group:
-            own += int(fields[11]) + int(fields[12])
+        pid = int(stat.parent.name)
+        parent[pid], used[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
+
+    def below(pid: int) -> bool:
+        return pid == server or (pid in parent and below(parent[pid]))
+
+    own = sum(ticks for pid, ticks in used.items() if below(pid))
     cpu = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
     return time.perf_counter(), own / tick, (sum(cpu) - cpu[3] - cpu[4]) / tick
 
@@ -208,21 +224,22 @@ def capacity(generator: Generator) -> float:
     return rate
 
 
-def stepped(generator: Generator, group: int, seconds: float, bounds: Sequence[float]
+def stepped(generator: Generator, server: int, seconds: float, bounds: Sequence[float]
             ) -> list[Result]:
     """What every rate gave: up until two in a row break the widest bound, then down until all
     bounds are kept that half of the requests keep."""
     steps: list[Result] = []
 
     def step(rate: float) -> float:
-        before = busy(group)
+        before = busy(server)
         # A slow server is watched for longer, so that there are requests enough for a p99.
         out = generator.fire(arrivals(rate, 0.5 + max(seconds, min(400 / rate, 2 * seconds)),
                                       seed=len(steps)))
-        after = busy(group)
+        after = busy(server)
         wall, own, whole = (b - a for a, b in zip(before, after, strict=True))
         found = {"rate": round(rate, 1)} | summary(out, 0.5)
         found["server_cpu"] = round(own / wall, 3)
+        found["cpu_ms_a_request"] = round(1000 * own / max((out.status == 200).sum(), 1), 3)
         found["others_cpu"] = round(max(whole - own - out.cpu, 0) / wall, 3)
         steps.append(found)
         if found["errors"]:
@@ -254,23 +271,24 @@ def one_turn(
     """A server started, checked, and loaded."""
     cores = sorted(os.sched_getaffinity(0))
     own, its = (set(cores[:1]), set(cores[1:2])) if args.cores == "apart" else (set(cores),) * 2
+    port = free_port()
     try:
-        with served(contender, args.port, its, args.work / "servers.log") as group:
+        with served(contender, port, its, args.work / "servers.log") as server:
             sent = bodies(contender, records, rows)
             until = time.monotonic() + 60
             while True:  # a server may listen before it is ready
                 try:
-                    first = [asked(contender, args.port, body) for body in sent[:20]]
+                    first = [asked(contender, port, body) for body in sent[:20]]
                     break
                 except OSError:
                     if time.monotonic() > until:
                         raise
                     time.sleep(0.2)
             os.sched_setaffinity(0, own)
-            url = f"http://127.0.0.1:{args.port}{contender.path}"
-            generator = Generator(("127.0.0.1", args.port), [request(url, b) for b in sent],
+            url = f"http://127.0.0.1:{port}{contender.path}"
+            generator = Generator(address_of(url), [request(url, b) for b in sent],
                                   args.connections)
-            steps = stepped(generator, group, args.seconds, args.bounds)
+            steps = stepped(generator, server, args.seconds, args.bounds)
             generator.close()
     finally:
         os.sched_setaffinity(0, set(cores))
@@ -305,6 +323,9 @@ def compared(turns: Sequence[Result], rows: int, bounds: Sequence[float]) -> Res
                 "per_s": statistics.median(rate_of(t, bound) for t in own),
             } | {key: _median([f[key] for f in found if f])
                  for key in ("p50_ms", "p99_ms", "p999_ms", "others_cpu")}
+            # Of all steps: it is there where no rate was kept, too, and others disturb it little.
+            table[name]["cpu_ms_a_request"] = _median(
+                [s["cpu_ms_a_request"] for t in own for s in t["steps"]])
         for rival in set(table) - {"gpupipe"} if "gpupipe" in table else ():
             least = table[rival]["per_s"]
             table[rival]["gpupipe_is"] = \
@@ -335,7 +356,8 @@ def show(found: Result, rows: int) -> None:
         for name, t in table.items():
             ratio = f"   gpupipe {t['gpupipe_is']}x" if t.get("gpupipe_is") else ""
             print(f"  {name:<8} {t['per_s']:>9.1f}/s  p50 {t['p50_ms']} p99 {t['p99_ms']} "
-                  f"p99.9 {t['p999_ms']} ms  ({t['how']}, {t['turns']} turns){ratio}")
+                  f"p99.9 {t['p999_ms']} ms, CPU {t['cpu_ms_a_request']} ms a request  "
+                  f"({t['how']}, {t['turns']} turns){ratio}")
 
 
 def facts(args: argparse.Namespace) -> Result:
@@ -365,11 +387,11 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=128)
     parser.add_argument("--only", nargs="+", choices=["gpupipe", "mlflow", "fastapi"])
     parser.add_argument("--like", type=Path, help="a result whose configurations are taken")
-    parser.add_argument("--port", type=int, default=18110)
     parser.add_argument("--work", type=Path, default=Path("runs", "benchmarks", "serving"))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     args.work = args.work.resolve()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     bundle, models = prepared(args.data, args.work, args.rival_python)
     known = [c for c in contenders(bundle, models, args.rival_python)
              if args.only is None or c.name in args.only]
@@ -377,7 +399,7 @@ def main() -> int:
     records, turns = people(args.data), whole["turns"]
     earlier = json.loads(args.like.read_text())["compared"] if args.like else {}
     one = json.dumps({"records": records[:1]}).encode()
-    whole["generator"] = ceiling(args.port + 1, one)
+    whole["generator"] = ceiling(one)
     for rows in args.rows:
         for number in range(args.turns):
             best = {name: t["how"] for name, t in

@@ -38,7 +38,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from gpupipe.bundle.scoring import Bundle, golden_rows
+from gpupipe.bundle.golden import golden_rows
+from gpupipe.bundle.scoring import Bundle
 from gpupipe.bundle.store import CAPS, Contents, write
 from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.config import PipelineConfig, parse_config

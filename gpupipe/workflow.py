@@ -23,7 +23,8 @@ import pyarrow as pa
 
 from gpupipe import predictions
 from gpupipe.bundle import store
-from gpupipe.bundle.scoring import Bundle, golden_rows
+from gpupipe.bundle.golden import golden_rows
+from gpupipe.bundle.scoring import Bundle
 from gpupipe.checkpoints import Checkpoints, crash_point, sweep, temporary_name
 from gpupipe.config import PipelineConfig, dump_config
 from gpupipe.console import reading

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("end_to_end", "five_fold", "real_tables", "dask_overhead")
+NAMES = ("end_to_end", "five_fold", "real_tables", "dask_overhead", "serving")
 
 
 def script(name: str) -> Path:

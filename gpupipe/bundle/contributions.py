@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gpupipe.bundle.scoring import BATCH_ROWS, Bundle, as_table
+from gpupipe.bundle.scoring import BATCH_ROWS, Bundle
+from gpupipe.bundle.tables import as_table
 from gpupipe.errors import DataError
 from gpupipe.models.contributions import Contributions, Unexplained, contributions_of
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gpupipe.bundle.scoring import Bundle, golden_table
+from gpupipe.bundle.golden import golden_table
+from gpupipe.bundle.scoring import Bundle
 from gpupipe.bundle.store import read
 
 CALLS, WARM = 200, 10

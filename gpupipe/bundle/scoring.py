@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from dataclasses import field as unshown
@@ -13,15 +13,18 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from gpupipe.bundle.golden import golden_table, replay
+from gpupipe.bundle.rows import Rows, rows_of
 from gpupipe.bundle.store import Contents, read, sound
+from gpupipe.bundle.tables import as_table, records_table
 from gpupipe.data.normalise import logical_type, normalise
-from gpupipe.data.schema import ARROW_TYPES, Schema
+from gpupipe.data.schema import Schema
 from gpupipe.engine.collections import is_collection, map_rows
 from gpupipe.engine.frames import NumpyFrames
 from gpupipe.engine.machine import cores
 from gpupipe.errors import DataError, did_you_mean
 from gpupipe.models.unsupervised import typed
-from gpupipe.scorer.rows import RowPath, Unfit, held_against
+from gpupipe.scorer.rows import Unfit
 from gpupipe.transforms.graph import Batch, feature_names, matrix
 
 BATCH_ROWS = 131_072
@@ -33,9 +36,6 @@ FEW_RECORDS = 32
 SOME_RECORDS = 1_024
 """The columns of so many records are made value by value; those of a table take less time a row."""
 T = TypeVar("T")
-SCORE_TOLERANCE = 1e-6
-"""How far a golden row's score may be off: trees add float32 numbers, in an order that a
-processor may choose. Features must agree to the bit."""
 
 
 @dataclass(frozen=True)
@@ -305,171 +305,3 @@ def load(path: str | Path) -> Bundle:
         replay(bundle, golden)
         bundle.__dict__["_rows"] = rows_of(bundle, golden_table(bundle, golden).to_pylist())
     return bundle
-
-
-@dataclass(frozen=True)
-class Rows:
-    """How a bundle scores one record.
-
-    Attributes
-    ----------
-    path : the compiled row path; None where rows go the batch path.
-    how, why : as of `Bundle.row_path`.
-    plain : from a record to its prediction, where that is a label and its probability, or a value.
-    """
-
-    path: RowPath | None
-    how: str
-    why: str
-    plain: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
-
-
-def rows_of(bundle: Bundle, records: Sequence[dict[str, Any]] = ()) -> Rows:
-    """The row path of a bundle, if it scores ``records``, and what they become without some of
-    their values, to the last bit as the batch path does."""
-    contents, bounded = bundle.contents, bundle.coverage is not None
-    try:
-        path = RowPath(contents.schema, contents.graph, contents.fitted, contents.model, bounded)
-        tried = [*records, *_odd(records, bundle.schema)]
-        differs = held_against(path, tried, lambda r: bundle.scored(
-            records_table(r, bundle.schema))) if tried else ""
-        if tried and not differs and not np.array_equal(
-                path.features(tried), bundle.features(records_table(tried, bundle.schema)),
-                equal_nan=True):
-            differs = "features of the rows tried differ"
-    except Unfit:
-        differs = "a value of the golden rows is not plainly of its type"
-    except Exception as error:  # whatever it is, the batch path has no part in it
-        differs = f"rows cannot be compiled: {error!r}"[:300]
-    if differs:
-        return Rows(None, "batch", differs)
-    return Rows(path, path.how, path.why, _plain_of(bundle, path))
-
-
-def _odd(records: Sequence[dict[str, Any]], schema: Schema) -> Iterator[dict[str, Any]]:
-    """Records like these without a value, one column after another, and of levels never seen."""
-    for i, field in enumerate(schema if records else ()):
-        record = dict(records[i % len(records)])
-        yield record | {field.name: None}
-        if field.dtype == "string":
-            yield record | {field.name: "\0 never seen"}
-        elif field.dtype in ("float64", "int64"):
-            yield record | {field.name: -987_654_321}
-    if records:
-        yield dict.fromkeys(schema.names)
-
-
-def _plain_of(bundle: Bundle, path: RowPath) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    classes, threshold, scored = bundle.classes, bundle.threshold, path.scored
-    if bundle.outputs or bundle.coverage is not None or len(classes) > 2:
-        return lambda record: bundle.described(*scored(record))[0]
-    if not classes:
-        return lambda record: {"prediction": float(scored(record)[0][0])}
-
-    def two(record: Mapping[str, Any]) -> dict[str, Any]:
-        p = float(scored(record)[0][0])
-        return {"prediction": classes[p > threshold], "probability": p}
-    return two
-
-
-def golden_rows(bundle: Bundle, table: pa.Table) -> dict[str, Any]:
-    """Raw rows with the features and scores that they give."""
-    typed = bundle.typed(table)
-    inputs = {f.name: _plain(typed.column(f.name), f.dtype) for f in bundle.schema}
-    features = bundle.features(table)
-    return {
-        "inputs": inputs,
-        "features": [[_bits(v) for v in row] for row in features],
-        "scores": np.asarray(bundle.scores(table)).tolist(),
-    }
-
-
-def golden_table(bundle: Bundle, golden: dict[str, Any]) -> pa.Table:
-    """The raw golden rows."""
-    columns = [_restored(golden["inputs"][f.name], f.dtype) for f in bundle.schema]
-    return pa.Table.from_arrays(columns, names=bundle.schema.names)
-
-
-def replay(bundle: Bundle, golden: dict[str, Any]) -> None:
-    """Score the golden rows again. DataError where features or scores differ."""
-    try:
-        table = golden_table(bundle, golden)
-        expected, wanted = golden["features"], np.array(golden["scores"], np.float64)
-        found, scores = bundle.features(table), bundle.scores(table)
-        shapes = {(len(row), len(bits)) for row, bits in zip(found, expected, strict=True)}
-        if shapes != {(found.shape[1],) * 2} or scores.shape != wanted.shape:
-            raise ValueError("rows, features and scores do not go together")
-    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{bundle.path}: golden.json is malformed: {error}") from None
-    for r, (row, bits) in enumerate(zip(found, expected, strict=True)):
-        for c, value in enumerate(row):
-            if _bits(value) != bits[c]:
-                raise DataError(
-                    f"{bundle.path}: golden row {r} gives another {bundle.feature_names[c]!r} "
-                    "than when the bundle was made",
-                    hint="the bundle and this version of gpupipe do not fit together",
-                )
-    off = np.abs(scores - wanted) / np.maximum(np.abs(wanted), 1.0)
-    if not (off <= SCORE_TOLERANCE).all():  # a NaN is not within it
-        raise DataError(
-            f"{bundle.path}: golden rows score up to {off.max():.2g} off what they scored when "
-            "the bundle was made", hint="check the versions in bundle.json",
-        )
-
-
-def _bits(value: Any) -> str | None:
-    """A float32 in hexadecimal, exactly; None for NaN, whose bits carry no meaning."""
-    return None if np.isnan(value) else float(value).hex()
-
-
-def _plain(column: pa.ChunkedArray, dtype: str) -> list[Any]:
-    if dtype == "timestamp":
-        return list(column.cast(pa.int64()).to_pylist())
-    if dtype in ("float32", "float64"):
-        return [None if v is None or np.isnan(v) else float(v).hex() for v in column.to_pylist()]
-    return list(column.to_pylist())
-
-
-def _restored(values: list[Any], dtype: str) -> pa.Array:
-    if dtype == "timestamp":
-        return pa.array(values, pa.int64()).cast(pa.timestamp("us"))
-    if dtype in ("float32", "float64"):
-        values = [None if v is None else float.fromhex(v) for v in values]
-    return pa.array(values, ARROW_TYPES[dtype])
-
-
-def as_table(data: Any) -> pa.Table:
-    """Anything that speaks Arrow (pandas, Polars, DuckDB, PyArrow) as an Arrow table."""
-    if isinstance(data, pa.Table):
-        return data
-    if isinstance(data, pa.RecordBatch):
-        return pa.Table.from_batches([data])
-    if hasattr(data, "__arrow_c_stream__"):
-        try:
-            return pa.table(data)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
-            raise DataError(f"this {type(data).__name__} is no table that Arrow takes: {error}",
-                            hint="pass a pandas, Polars or Arrow table; a row is table[:1], "
-                            "or a mapping for predict_one") from None
-    raise DataError(f"expected a table, found a {type(data).__name__}",
-                    hint="pass a pandas, Polars or Arrow table")
-
-
-def records_table(records: Sequence[Mapping[str, Any]], schema: Schema) -> pa.Table:
-    """Records as a typed table. DataError naming record and column where a value misfits."""
-    columns = []
-    for field in schema:
-        values = []
-        for i, record in enumerate(records):
-            if field.name not in record:
-                raise DataError(f"record {i} lacks column {field.name!r}")
-            value = record[field.name]
-            if field.dtype == "int64" and isinstance(value, float) and not value.is_integer():
-                # Arrow would cut the fraction off without a word.
-                raise DataError(f"record {i}: column {field.name!r} takes int64, found {value}")
-            values.append(value)
-        try:
-            columns.append(pa.array(values, ARROW_TYPES[field.dtype]))
-        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-            raise DataError(f"column {field.name!r} takes {field.dtype}: {error}") from None
-    return pa.Table.from_arrays(columns, names=schema.names)

@@ -95,7 +95,7 @@ def _remarks(
     if gathered.crossovers:
         found.append(
             f"{gathered.crossovers:,} units ({gathered.crossovers / everyone:.2%}) were seen in "
-            "several arms and are left out"
+            f"several arms and are left out (such as {', '.join(gathered.examples)})"
             + (": that many point to a fault in the assignment" if
                gathered.crossovers > 0.01 * everyone else ""))
     for metric in metrics:

@@ -40,15 +40,15 @@ def resampled(
         raise ConfigError(f"{resamples} resamples are too few for an interval",
                           hint="--bootstrap 2000")
     hashes = hashed_ids(ids)
-    names = list(rows.arms.names)
+    values: dict[tuple[str, str], np.ndarray] = {}
+    for arm in gathered.arms:
+        mine = rows.arms.codes == list(rows.arms.names).index(arm)
+        values |= {(name, arm): made for name, made in _values(
+            rows, mine, hashes, readings, resamples, seed).items()}
     for metric in metrics:
-        reading = readings[metric["name"]]
-        values = {}
-        for arm in gathered.arms:
-            mine = rows.arms.codes == names.index(arm)
-            values[arm] = _values(rows, mine, hashes, reading, resamples, seed)
         for effect in metric["effects"]:
-            control, treatment = values[gathered.arms[0]], values[effect["arm"]]
+            control, treatment = (values[metric["name"], a]
+                                  for a in (gathered.arms[0], effect["arm"]))
             effect["bootstrap"] = None if effect["why"] is not None else {
                 "difference": _ends(treatment - control, gathered.config.alpha),
                 "relative": _ends(treatment / control - 1, gathered.config.alpha)
@@ -57,45 +57,61 @@ def resampled(
 
 
 def _values(
-    rows: UnitRows, mine: np.ndarray, hashes: np.ndarray, reading: Reading, resamples: int,
-    seed: int,
-) -> np.ndarray:
-    """The metric of an arm in each resample: float64 ``[resamples]``."""
+    rows: UnitRows, mine: np.ndarray, hashes: np.ndarray, readings: Mapping[str, Reading],
+    resamples: int, seed: int,
+) -> dict[str, np.ndarray]:
+    """Every metric of an arm in each resample: float64 ``[resamples]``."""
+    variables = {name: _variables(rows, mine, reading) for name, reading in readings.items()}
+    made: dict[str, list[np.ndarray]] = {name: [] for name in readings}
+    for weights in _weights(hashes[mine], resamples, seed):
+        for name, reading in readings.items():
+            # Sums in the units' one order, not by a library that orders them by its threads.
+            sums = [np.einsum("ij,j->i", weights, v) for v in variables[name]]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                value = sums[0] / sums[1]
+                if reading.pooled is not None:
+                    mean = reading.pooled.mean
+                    value = value - reading.theta * (sums[2] / sums[3] - mean[2] / mean[3])
+            made[name].append(value)
+    return {name: np.concatenate(parts)[:resamples] for name, parts in made.items()}
+
+
+def _variables(rows: UnitRows, mine: np.ndarray, reading: Reading) -> list[np.ndarray]:
+    """Numerator and denominator, and those of the covariate, for each unit of an arm.
+
+    A unit without the metric has 0 in all of them.
+    """
     metric = reading.metric
     columns = [rows.values[key][mine] for key in needed(metric)]
     own = 1 if metric.denominator is None else 2
-    valid = np.isfinite(np.stack(columns[:own])).all(axis=0)
-    if metric.missing == "zero":
-        columns[:own] = [np.where(valid, c, 0.0) for c in columns[:own]]
-        valid = np.ones_like(valid)
-    tops = [c[valid] for c in columns[:own]]
-    variables = [tops[0], tops[1] if own == 2 else np.ones(int(valid.sum()))]
+    known = np.isfinite(np.stack(columns[:own])).all(axis=0)
+    counts = np.ones_like(known) if metric.missing == "zero" else known
+    made = [np.where(known, c, 0.0) for c in columns[:own]]
+    made += [counts.astype(np.float64)] * (2 - own)
     if columns[own:]:
-        there = np.isfinite(np.stack(columns[own:])).all(axis=0)[valid]
-        filled = [np.where(there, c[valid], f)
-                  for c, f in zip(columns[own:], reading.fill, strict=True)]
-        variables += [filled[0], filled[1] if len(filled) == 2 else np.ones(int(valid.sum()))]
-    made = []
-    for weights in _weights(hashes[mine][valid], resamples, seed):
-        # Sums in the units' one order, not by a library that orders them by its threads.
-        sums = [(weights * v).sum(axis=1) for v in variables]
-        value = sums[0] / sums[1]
-        if reading.pooled is not None and len(sums) == 4:
-            mean = reading.pooled.mean
-            value = value - reading.theta * (sums[2] / sums[3] - mean[2] / mean[3])
-        made.append(value)
-    return np.concatenate(made)
+        there = np.isfinite(np.stack(columns[own:])).all(axis=0)
+        filled = [np.where(there, c, f) for c, f in zip(columns[own:], reading.fill, strict=True)]
+        filled += [np.ones(len(known))] * (2 - len(filled))
+        made += [np.where(counts, c, 0.0) for c in filled]
+    return made
 
 
 def _weights(hashes: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Poisson counts ``[some, units]`` for all resamples, some at a time."""
+    """Poisson counts ``[some, units]`` for all resamples (or up to three more), some at a time.
+
+    Each 16 bits of a hash are one count, so that a hash serves four resamples; probabilities are
+    kept to a 65,536th.
+    """
     bounds = np.cumsum([math.exp(-1) / math.factorial(k) for k in range(18)])
-    own = mix64(np.arange(resamples, dtype=np.uint64) + np.uint64(seed) * np.uint64(1 << 32), np)
-    step = max(1, _CELLS // max(1, len(hashes)))
-    for start in range(0, resamples, step):
+    counts = np.searchsorted(bounds, (np.arange(1 << 16) + 0.5) / (1 << 16), side="right")
+    table = counts.astype(np.float64)
+    fours = np.arange(-(-resamples // 4), dtype=np.uint64)
+    own = mix64(fours + np.uint64(seed) * np.uint64(1 << 32), np)
+    step = max(1, _CELLS // (4 * max(1, len(hashes))))
+    for start in range(0, len(own), step):
         mixed = mix64(hashes[None, :] ^ own[start : start + step, None], np)
-        uniform = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        yield np.searchsorted(bounds, uniform, side="right").astype(np.float64)
+        parts = mixed.astype("<u8").view("<u2").reshape(*mixed.shape, 4)
+        yield table[parts.transpose(0, 2, 1)].reshape(-1, len(hashes))
 
 
 def _ends(values: np.ndarray, alpha: float) -> dict[str, float] | None:

@@ -120,14 +120,14 @@ def _trust(found: Mapping[str, Any]) -> list[dict[str, str]]:
     }[plan["status"]]
     cards.append({"title": "Was it planned beforehand?", "mark": said[0], "tone": _tone(said[1]),
                   "text": said[2]})
-    crossed, rows = found["crossovers"], found["rows"]
+    rows = found["rows"]
     left = [f"{n:,} rows left out ({why})" for why, n in rows.items() if why != "rows"]
     doubts = [*found["remarks"], *left]
     cards.append({
         "title": "Are the data sound?", "tone": "" if doubts else "good",
         "mark": "worth a look" if doubts else "nothing found",
-        "text": ". ".join([f"{rows.get('rows', 0):,} rows", *doubts, *found["notes"]]) + "."
-        + (f" Such units: {', '.join(crossed['examples'])}." if crossed["examples"] else ""),
+        "text": ". ".join(t[:1].upper() + t[1:] for t in (
+            f"{rows.get('rows', 0):,} rows", *doubts, *found["notes"])) + ".",
     })
     return cards
 

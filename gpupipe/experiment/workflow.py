@@ -126,7 +126,8 @@ def assign_units(
 
 def analyse(
     source: object, plan: Path | None = None, *, given: Mapping[str, Any] | None = None,
-    outcomes: object = None, on: str | None = None, acknowledged: bool = False,
+    outcomes: object = None, on: str | None = None, before: object = None,
+    acknowledged: bool = False,
     resamples: int = 0, seed: int = 0, page: Path | None = None,
     engine: EngineConfig | None = None, progress: Any = None,
 ) -> dict[str, Any]:
@@ -137,6 +138,7 @@ def analyse(
     plan : a registered plan or an experiment's file; None for ``given``, which has "unit", "arm",
         "control", "shares", "metrics", "guardrails", "covariate", "slices", "sequential" and
         "alpha".
+    outcomes, on, before : other tables, see `gather.gather`.
     page : the HTML page to write, whole or not at all.
     """
     given = {k: v for k, v in (given or {}).items() if v}
@@ -147,7 +149,8 @@ def analyse(
         raise ConfigError("there is no such folder", where=str(page.parent))
     config, known = load_experiment(plan) if plan is not None else (_given(given), dict(NO_PLAN))
     found = analysed(
-        gather(config, source, outcomes=outcomes, on=on, engine=engine, progress=progress),
+        gather(config, source, outcomes=outcomes, on=on, before=before, engine=engine,
+               progress=progress),
         plan=known, acknowledged=acknowledged, resamples=resamples, seed=seed,
     )
     found["blocked"] = any(v["state"] == "blocked" for v in found["verdicts"].values())

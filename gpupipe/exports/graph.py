@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,54 @@ class Builder:
         self.onnx.checker.check_model(made)
         content: bytes = made.SerializeToString()
         return content
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An int64 tensor that is reckoned with as a NumPy array is: what takes a date apart by integer
+    arithmetic (`engine.calendar`) so writes it as operators."""
+
+    build: Builder
+    name: str
+
+    def _with(self, kind: str, other: Whole | int) -> Whole:
+        return Whole(self.build, self.build.op(kind, self.name, self._name(other)))
+
+    def _name(self, value: Whole | int) -> str:
+        return value.name if isinstance(value, Whole) else self.build.constant(value, np.int64)
+
+    def __add__(self, other: Whole | int) -> Whole:
+        return self._with("Add", other)
+
+    def __sub__(self, other: Whole | int) -> Whole:
+        return self._with("Sub", other)
+
+    def __mul__(self, other: Whole | int) -> Whole:
+        return self._with("Mul", other)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __mod__(self, other: int) -> Whole:
+        return self._with("Mod", other)  # of the divisor's sign, as Python's
+
+    def __floordiv__(self, other: int) -> Whole:
+        return (self - self % other)._with("Div", other)  # exact: ONNX rounds towards 0
+
+    def __lt__(self, other: int) -> Whole:
+        return self._truth("Less", other)
+
+    def __le__(self, other: int) -> Whole:
+        return self._truth("LessOrEqual", other)
+
+    def _truth(self, kind: str, other: int) -> Whole:
+        return Whole(self.build, self.build.cast(self._with(kind, other).name, "INT64"))
+
+
+class WholeNumbers:
+    """The array library of `Whole`."""
+
+    @staticmethod
+    def where(condition: Whole, yes: Whole, no: Whole) -> Whole:
+        build = condition.build
+        truth = build.op("Cast", condition.name, to=build.onnx.TensorProto.BOOL)
+        return Whole(build, build.where(truth, yes.name, no.name))

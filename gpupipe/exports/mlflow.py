@@ -25,7 +25,8 @@ import pyarrow as pa
 import yaml
 
 from gpupipe.bundle.latency import golden_records
-from gpupipe.bundle.scoring import Bundle, as_table, load
+from gpupipe.bundle.scoring import Bundle, load
+from gpupipe.bundle.tables import as_table
 from gpupipe.scoring import scored_table
 
 EXAMPLES = 5

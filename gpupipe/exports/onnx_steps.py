@@ -10,6 +10,7 @@ unknown ones: the rows are what the step itself gives for them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from gpupipe.data.schema import ARROW_TYPES
+from gpupipe.engine.calendar import calendar_part
 from gpupipe.engine.frames import Block, NumpyFrames
 from gpupipe.errors import ConfigError
-from gpupipe.exports.graph import ML, Builder
+from gpupipe.exports.graph import ML, Builder, Whole, WholeNumbers
 from gpupipe.transforms.graph import Bound, Fitted, Graph, Node
+from gpupipe.transforms.structure import PARTS, PERIODS
 
 MISSING = "<missing>"
 """The text that stands for a missing one: ONNX knows no null."""
@@ -134,6 +137,27 @@ def bin_(build: Builder, bound: Bound, params: dict[str, Any], value: str) -> tu
     past = build.cast(build.op("GreaterOrEqual", value, build.constant(edges[None])), "DOUBLE")
     code = build.op("ReduceSum", past, build.constant([1], np.int64), keepdims=1)
     return (build.where(missing, nan, code),)
+
+
+@step("datetime")
+def datetime(build: Builder, bound: Bound, params: dict[str, Any], value: str) -> tuple[str, ...]:
+    settings, missing = bound.step.stored(), build.op("IsNaN", value)
+    ticks = Whole(build, build.cast(build.where(missing, _number(build, 0.0), value), "INT64"))
+    given = []
+    for part in settings.get("parts", PARTS):
+        if part == "timestamp":
+            given.append(build.op("Div", value, _number(build, 1e6)))
+            continue
+        found = calendar_part(ticks, part, WholeNumbers).name
+        if settings.get("cyclic") and part in PERIODS:
+            # Tables, for a runtime's own sine may differ in a last bit at which a tree splits.
+            angles = np.arange(PERIODS[part] + 1) * (2 * math.pi / PERIODS[part])
+            made = [build.op("Gather", build.constant(turn(angles)), found)
+                    for turn in (np.sin, np.cos)]
+        else:
+            made = [build.cast(found, "DOUBLE")]
+        given += [build.where(missing, _number(build, math.nan), m) for m in made]
+    return tuple(given)
 
 
 @step("one_hot")

@@ -108,6 +108,9 @@ def read_gates(path: Path | None, **flags: Any) -> Gates:
     given = {k: v for k, v in flags.items() if v is not None and v != []}
     if path is None:
         return validated(Gates, given, _Flags())
+    if not path.exists():
+        raise ConfigError("there is no such file of gates", where=str(path),
+                          hint="gates: {mode: no_worse, margin: 0.005}")
     sections, origin = read(path)
     strange = [name for name in sections if name != "gates"]
     if strange or "gates" not in sections:
@@ -170,9 +173,9 @@ def _metric(rules: Gates, champion: Bundle) -> str:
 def _overall(rules: Gates, pair: Paired, metric: str) -> Gate:
     away = _ahead(pair, metric, rules.confidence)
     bound = rules.margin if rules.mode == "better" else -rules.margin
-    asks = f"{metric}: {_plus(bound)} or more ahead, {rules.confidence:.0%} sure" if bound else \
-        f"{metric}: ahead, {rules.confidence:.0%} sure" if rules.mode == "better" else \
-        f"{metric}: not behind, {rules.confidence:.0%} sure"
+    less = rules.mode == "no_worse"
+    by = f" by more than {rules.margin:g}" if rules.margin else ""
+    asks = f"{metric}: {'not behind' if less else 'ahead'}{by}, {rules.confidence:.0%} sure"
     if away.low is None:
         return Gate("metric", asks, away.note or "no interval", False)
     ahead = away.low > bound if rules.mode == "better" else away.low >= bound
@@ -189,7 +192,7 @@ def _sliced(rules: Gates, pair: Paired, metric: str) -> Iterator[Gate]:
                  if at.sum() >= SMALL_SLICE]
         known = [(name, away) for name, away in found if away.high is not None]
         aside = len(groups) - len(known) + left_out
-        rest = f"; {aside:,} levels with too few rows or one class" if aside else ""
+        rest = f"; not judged, for too few rows or one class: {aside:,}" if aside else ""
         more = f" by more than {rules.slice_margin:g}" if rules.slice_margin else ""
         asks = f"{metric}: in no level behind{more} beyond chance"
         if not known:
@@ -240,7 +243,7 @@ def _drift(path: Path) -> Gate:
 
 
 def _ahead(pair: Paired, metric: str, sure: float, at: Any = slice(None)) -> Score:
-    """How far the challenger is ahead (less where less is better), with its interval."""
+    """How much better the challenger is, whichever way the metric goes, with its interval."""
     champion, challenger = pair.predictions(metric, at)
     weight = None if pair.weight is None else pair.weight[at]
     if weight is not None and not weight.sum():
@@ -258,8 +261,4 @@ def _ahead(pair: Paired, metric: str, sure: float, at: Any = slice(None)) -> Sco
 def _told(away: Score) -> str:
     span = "" if away.low is None or away.high is None else \
         f" ({away.low:+.4g} to {away.high:+.4g})"
-    return "undefined" if away.value is None else f"{away.value:+.4g} ahead{span}"
-
-
-def _plus(value: float) -> str:
-    return f"{value:+.4g}"
+    return "undefined" if away.value is None else f"{away.value:+.4g}{span}"

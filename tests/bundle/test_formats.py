@@ -17,8 +17,8 @@ import pyarrow as pa
 import pytest
 
 import gpupipe
-from gpupipe.bundle.scoring import records_table
 from gpupipe.bundle.store import FORMAT
+from gpupipe.bundle.tables import records_table
 
 KEPT = Path(__file__).parent / "kept"
 

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from gpupipe.bundle import store
-from gpupipe.bundle.scoring import Bundle, golden_rows
+from gpupipe.bundle.golden import golden_rows
+from gpupipe.bundle.scoring import Bundle
 from gpupipe.config import PipelineConfig, parse_config
 from gpupipe.data.ingest import ingest
 from gpupipe.engine.local import LocalEngine

@@ -18,6 +18,7 @@ from gpupipe.experiment.analyse import analyse
 from gpupipe.experiment.config import configured
 from gpupipe.experiment.gather import Gathered, gather
 from gpupipe.experiment.workflow import analyse as run_analysis
+from gpupipe.serve.predictions import SCHEMA
 
 
 def gathered(table: Any, primary: Any = "y", **more: Any) -> Gathered:
@@ -50,8 +51,9 @@ def log(tmp_path: Path) -> Path:
             "model": ["m"] * n, "version": ["1"] * n,
             "variant": np.where(user % 2, "challenger", "champion"),
             "shadow": [i >= 600 for i in range(n)],
-            "score": (user % 7) / 10 + day / 100, "prediction": ["yes"] * n,
-        }), place / "part-0.parquet")
+            "score": (user % 7) / 10 + day / 100,
+            "probabilities": pa.nulls(n, pa.list_(pa.float64())), "prediction": ["yes"] * n,
+        }, schema=SCHEMA), place / "part-0.parquet")
     return folder
 
 
@@ -92,6 +94,44 @@ def test_outcomes_are_joined_by_the_unit_or_by_the_prediction(log: Path, tmp_pat
     units = [i for i in range(300) if i % 100 != 99 and i % 4 == 0]
     assert hits == {"champion": len(units), "challenger": 0}
     assert not found.tally.missing
+
+
+def test_the_models_own_score_of_the_time_before_is_a_covariate(
+    log: Path, tmp_path: Path
+) -> None:
+    before = tmp_path / "before"
+    before.mkdir()
+    table = pq.read_table(log, partitioning=None)
+    # What the score goes by, but for the day, and a little noise.
+    old = (np.arange(table.num_rows) % 300 % 7) / 10
+    old = old + np.random.default_rng(0).normal(0, 0.02, len(old))
+    table = table.set_column(table.schema.get_field_index("score"), "score", pa.array(old))
+    pq.write_table(table, before / "part-0.parquet")
+    metric = {"name": "score", "aggregate": "mean", "kind": "mean", "covariate": "score"}
+    config = configured({"name": "x", "primary": metric})
+    found = analyse(gather(config, str(log), before=str(before)))
+    (made,) = found["metrics"]
+    assert made["covariate"] == "before:score"
+    assert made["effects"][0]["cuped"]["variance_reduction"] > 0.99
+    with pytest.raises(ConfigError, match="no metric has a covariate"):
+        gather(configured({"name": "x", "primary": "score"}), str(log), before=str(before))
+    with pytest.raises(ConfigError, match="no column 'scoer'"):
+        gather(configured({"name": "x", "primary": {"name": "score", "covariate": "scoer"}}),
+               str(log), before=str(before))
+
+
+def test_the_files_of_a_log_may_have_features_of_their_own(log: Path) -> None:
+    (first, second) = sorted(log.rglob("*.parquet"))
+    for file, feature in ((first, "feature:age"), (second, "feature:city")):
+        table = pq.read_table(file, partitioning=None)
+        table = table.append_column(feature, pa.array(["x"] * table.num_rows))
+        pq.write_table(table.append_column("feature:plan", pa.array(["p"] * table.num_rows)), file)
+    score = {"name": "score", "aggregate": "mean"}
+    found = gather(configured({"name": "x", "primary": score, "slices": ["feature:plan"]}),
+                   str(log))
+    assert found.rows["rows"] == 1_800 and found.levels == {"feature:plan": ("p",)}
+    with pytest.raises(DataError, match="'feature:age' is not the string"):
+        gather(configured({"name": "x", "primary": score, "slices": ["feature:age"]}), str(log))
 
 
 def test_different_outcomes_of_one_prediction_are_told(log: Path, tmp_path: Path) -> None:

@@ -33,11 +33,17 @@ STEPS = [
 ]
 NUMBERS = [*STEPS[1:2], {"impute": {"columns": ["narrow", "i"]}}, *STEPS[7:8], STEPS[-1],
            {"scale": {"columns": ["f", "narrow", "i"], "method": "robust"}}]
+PARTS = ["year", "quarter", "month", "day", "day_of_week", "day_of_year", "hour", "minute",
+         "second", "timestamp"]
 CASES = {
     "by default": {"split": {"holdout": 0.25, "folds": 0},
                    "data": {"drop": ["kind", "amount", "t"]}},
     "every step": {"features": STEPS}, "ordinal": {"features": [
         {"ordinal": {"columns": ["s", "i", "b"]}}, STEPS[-1]]},
+    "dates": {"features": [{"datetime": {"columns": ["t"], "parts": PARTS}},
+                           {"drop": {"columns": ["s"]}}]},
+    "cyclic dates": {"features": [{"datetime": {"columns": ["t"], "parts": PARTS, "cyclic": True}},
+                                  {"drop": {"columns": ["s"]}}]},
     "linear": {"model": {"kind": "linear", "params": {}}, "features": [
         {"impute": {"columns": ["s"], "strategy": "constant", "fill_value": "a"}}, *NUMBERS]},
 }
@@ -73,7 +79,7 @@ def rows_like_no_other(table: pa.Table) -> pa.Table:
         "i": pa.array([10**9, -10**9, 0, None, 4, -4], pa.int64()),
         "b": pa.array([True, False, None, None, True, False]),
         "s": pa.array(["never seen", "", "ß", None, "?", "漢字"]),
-        "t": pa.array([0, 10**15, 5, None, 1, 2], pa.timestamp("us")),
+        "t": pa.array([0, 10**15, -1, None, -10**15, 951_782_400 * 10**6], pa.timestamp("us")),
     })
     return pa.concat_tables([table.select(odd.column_names), odd])
 
@@ -139,8 +145,8 @@ def test_a_forest_and_a_count_have_their_links(tmp_path):
 
 @pytest.mark.parametrize(("sections", "words"), [
     ({"features": [{"hash": {"columns": "s"}}, {"drop": {"columns": "t"}}]}, ["'hash'", "'s'"]),
-    ({"features": [{"datetime": {"columns": "t"}}, {"drop": {"columns": "s"}}]},
-     ["'datetime'", "'t'"]),
+    ({"features": [{"cast": {"columns": "i", "to": "string"}}, {"ordinal": {"columns": ["i", "s"]}},
+                   {"drop": {"columns": "t"}}]}, ["'cast'", "'i'"]),
     ({"features": [{"one_hot": {"columns": "s"}}],
       "model": {"kind": "naive_bayes", "params": {}}}, ["'naive_bayes'"]),
     ({"features": [{"one_hot": {"columns": "s"}}, STEPS[-1]], "calibrate": "isotonic",

@@ -164,6 +164,8 @@ def test_gates_come_from_a_file_and_options_go_before_it(tmp_path):
             read_gates(path)
     with pytest.raises(ConfigError, match="mode"):
         read_gates(None, mode="best")
+    with pytest.raises(ConfigError, match="no such file of gates"):
+        read_gates(tmp_path / "none.yaml")
 
 
 def test_a_move_while_the_gates_are_asked_is_a_conflict(registry, telco, monkeypatch):

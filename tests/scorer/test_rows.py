@@ -24,7 +24,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import gpupipe
-from gpupipe.bundle.scoring import FEW_RECORDS, records_table
+from gpupipe.bundle.scoring import FEW_RECORDS
+from gpupipe.bundle.tables import records_table
 from gpupipe.config.unsupervised import UNSUPERVISED
 from gpupipe.errors import DataError
 from gpupipe.models import MODELS
