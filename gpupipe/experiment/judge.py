@@ -82,7 +82,8 @@ def effect(
 ) -> dict[str, Any]:
     """Treatment against control as plain data: difference, relative effect, p-value.
 
-    ``relative`` is None where the control's value cannot be told from 0.
+    ``relative`` is the difference over the control's size, with an interval by the delta method,
+    and ``fieller`` the same by Fieller's theorem; None where the control cannot be told from 0.
     """
     fixed = difference(control, treatment, judge.alpha)
     errors = judge.errors(control, treatment)
@@ -105,9 +106,14 @@ def effect(
     if ends is not None:
         delta = relative(control, treatment)
         half = errors * math.sqrt(delta.squared_error)
-        found["relative"] = {"value": delta.value, "low": delta.value - half,
-                             "high": delta.value + half}
-        found["fieller"] = {"low": ends[0], "high": ends[1]}
+        # Of the control's size: a rise is positive where the control is negative, too.
+        sign = math.copysign(1.0, control.value)
+        for key, value, low, high in (
+            ("relative", delta.value, delta.value - half, delta.value + half),
+            ("fieller", delta.value, *ends),
+        ):
+            low, high = sorted((sign * low, sign * high))
+            found[key] = {"value": sign * value, "low": low, "high": high}
     return found
 
 
