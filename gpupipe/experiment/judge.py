@@ -38,7 +38,7 @@ class Judge:
     ----------
     alpha : two-sided.
     sequential : whether intervals and p-values hold at every look.
-    tuning : the units at which they are tightest then.
+    tuning : the units of control and treatment at which they are tightest then.
     """
 
     alpha: float
@@ -49,7 +49,8 @@ class Judge:
     def of(cls, config: ExperimentConfig) -> Judge:
         """By the experiment's file alone: a tuning that went by the units of today would be
         another one at each look, and the sequence would hold no more."""
-        tuning = config.tuning or config.horizon.units or TUNING
+        of_two = (config.horizon.units or 0) * 2 / len(config.arms or (0, 0))
+        tuning = config.tuning or of_two or TUNING
         return cls(config.alpha, config.look == "sequential", float(tuning))
 
     def errors(self, control: Estimate, treatment: Estimate) -> float:
