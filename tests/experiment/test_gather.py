@@ -218,6 +218,17 @@ def test_a_control_of_about_zero_has_no_relative_effect() -> None:
     assert effect["relative"] is None and effect["difference"]["value"] != 0
 
 
+def test_a_rise_of_a_negative_control_is_positive() -> None:
+    rng = np.random.default_rng(0)
+    table = table_of(2_000)
+    table["y"] = rng.normal(-10, 1, 2_000) + 2 * (table.arm == "b")
+    (effect,) = analyse(gathered(table))["metrics"][0]["effects"]
+    assert effect["state"] == "better"
+    for key in ("relative", "fieller"):
+        found = effect[key]
+        assert 0.18 < found["low"] < found["value"] < found["high"] < 0.22
+
+
 def test_three_arms_are_each_held_against_the_control_and_corrected_together() -> None:
     rng = np.random.default_rng(4)
     arm = np.array(["old", "x", "y"])[np.arange(6_000) % 3]
