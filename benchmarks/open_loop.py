@@ -2,6 +2,7 @@
 
     python benchmarks/open_loop.py http://127.0.0.1:8000/predict body.json --rate 500
     python benchmarks/open_loop.py --ceiling        # what the generator itself can do
+    python benchmarks/open_loop.py --stall          # does it see a server that stops for a while?
 
 Requests are due at times drawn beforehand (Poisson arrivals, or evenly spaced), whether or not
 earlier ones have been answered, and the latency of each counts from when it was due, not from when
@@ -28,7 +29,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,16 @@ def request(url: str, body: bytes, headers: Sequence[str] = ()) -> bytes:
     head = [f"POST {parts.path or '/'} HTTP/1.1", f"Host: {parts.netloc}",
             "Content-Type: application/json", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def address_of(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "127.0.0.1", parts.port or 80
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
 
 
 def arrivals(rate: float, seconds: float, kind: str = "poisson", seed: int = 0) -> np.ndarray:
@@ -307,12 +319,17 @@ def finite(value: Any) -> Any:
 # The generator's own ceiling -----------------------------------------------------------------
 
 TRIVIAL = r"""
-import asyncio, os, sys
+import asyncio, sys, time
+asked = 0
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 class Trivial(asyncio.Protocol):
     def connection_made(self, transport): self.transport = transport
     def data_received(self, data):
-        if data.endswith(b"}"): self.transport.write(ANSWER)
+        global asked
+        if not data.endswith(b"}"): return
+        asked += 1
+        if asked == int(sys.argv[2]): time.sleep(float(sys.argv[3]))
+        self.transport.write(ANSWER)
 async def main():
     server = await asyncio.get_running_loop().create_server(Trivial, "127.0.0.1", int(sys.argv[1]))
     await server.serve_forever()
@@ -323,14 +340,11 @@ except ImportError:
 """
 
 
-def ceiling(port: int, body: bytes, seconds: float = 2.0, bound: float = 10.0) -> dict[str, Any]:
+def ceiling(body: bytes, seconds: float = 2.0, bound: float = 10.0) -> dict[str, Any]:
     """The highest rate at which the p99 of latency is within ``bound`` ms where the server does
     nothing. The generator runs on the cores of this process."""
-    server = subprocess.Popen([sys.executable, "-c", TRIVIAL, str(port)])
-    try:
-        url = f"http://127.0.0.1:{port}/"
-        await_port(port, server)
-        generator, best, rate = Generator(("127.0.0.1", port), [request(url, body)]), None, 4000.0
+    with trivial() as url:
+        generator, best, rate = Generator(address_of(url), [request(url, body)]), None, 4000.0
         misses = 0
         while misses < 2:
             found = summary(generator.fire(arrivals(rate, seconds)), 0.2)
@@ -341,9 +355,30 @@ def ceiling(port: int, body: bytes, seconds: float = 2.0, bound: float = 10.0) -
             rate *= 1.2
         generator.close()
         return best or {}
+
+
+@contextmanager
+def trivial(at: int = -1, seconds: float = 0.0) -> Iterator[str]:
+    """The URL of a server that does nothing, but for a pause at the ``at``-th request."""
+    port = free_port()
+    server = subprocess.Popen([sys.executable, "-c", TRIVIAL, str(port), str(at), str(seconds)])
+    try:
+        await_port(port, server)
+        yield f"http://127.0.0.1:{port}/"
     finally:
         server.kill()
         server.wait()
+
+
+def stall(pause: float = 0.5, rate: float = 500.0) -> dict[str, Any]:
+    """How many requests were over 100 ms late where a server stops once, and how many were due
+    more than that before it goes on."""
+    with trivial(round(rate), pause) as url:
+        generator = Generator(address_of(url), [request(url, b"{}")])
+        out = generator.fire(arrivals(rate, 4.0, "fixed"))
+        generator.close()
+    return {"expected": round((pause - 0.1) * rate), "found": int((out.latency > 0.1).sum()),
+            **summary(out)}
 
 
 def await_port(port: int, process: subprocess.Popen, seconds: float = 120) -> None:
@@ -370,16 +405,17 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=128)
     parser.add_argument("--arrivals", choices=["poisson", "fixed"], default="poisson")
     parser.add_argument("--ceiling", action="store_true")
+    parser.add_argument("--stall", action="store_true")
     args = parser.parse_args()
     if args.ceiling:
-        found = ceiling(18999, b'{"age": 39, "workclass": "State-gov"}')
+        found = ceiling(b'{"age": 39, "workclass": "State-gov"}')
+    elif args.stall:
+        found = stall()
     elif args.url is None or args.bodies is None:
         parser.error("expected a URL and a file of bodies")
     else:
-        parts = urlsplit(args.url)
         requests = [request(args.url, b) for b in args.bodies.read_bytes().splitlines() if b]
-        generator = Generator((parts.hostname or "127.0.0.1", parts.port or 80), requests,
-                              args.connections)
+        generator = Generator(address_of(args.url), requests, args.connections)
         found = summary(generator.fire(
             arrivals(args.rate, args.warm + args.seconds, args.arrivals)), args.warm)
     print(json.dumps(finite(found), indent=1))

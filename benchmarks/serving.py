@@ -41,7 +41,17 @@ from typing import Any
 
 import numpy as np
 import yaml
-from open_loop import Generator, arrivals, await_port, ceiling, finite, request, summary
+from open_loop import (
+    Generator,
+    address_of,
+    arrivals,
+    await_port,
+    ceiling,
+    finite,
+    free_port,
+    request,
+    summary,
+)
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -261,21 +271,22 @@ def one_turn(
     """A server started, checked, and loaded."""
     cores = sorted(os.sched_getaffinity(0))
     own, its = (set(cores[:1]), set(cores[1:2])) if args.cores == "apart" else (set(cores),) * 2
+    port = free_port()
     try:
-        with served(contender, args.port, its, args.work / "servers.log") as server:
+        with served(contender, port, its, args.work / "servers.log") as server:
             sent = bodies(contender, records, rows)
             until = time.monotonic() + 60
             while True:  # a server may listen before it is ready
                 try:
-                    first = [asked(contender, args.port, body) for body in sent[:20]]
+                    first = [asked(contender, port, body) for body in sent[:20]]
                     break
                 except OSError:
                     if time.monotonic() > until:
                         raise
                     time.sleep(0.2)
             os.sched_setaffinity(0, own)
-            url = f"http://127.0.0.1:{args.port}{contender.path}"
-            generator = Generator(("127.0.0.1", args.port), [request(url, b) for b in sent],
+            url = f"http://127.0.0.1:{port}{contender.path}"
+            generator = Generator(address_of(url), [request(url, b) for b in sent],
                                   args.connections)
             steps = stepped(generator, server, args.seconds, args.bounds)
             generator.close()
@@ -376,7 +387,6 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=128)
     parser.add_argument("--only", nargs="+", choices=["gpupipe", "mlflow", "fastapi"])
     parser.add_argument("--like", type=Path, help="a result whose configurations are taken")
-    parser.add_argument("--port", type=int, default=18110)
     parser.add_argument("--work", type=Path, default=Path("runs", "benchmarks", "serving"))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -389,7 +399,7 @@ def main() -> int:
     records, turns = people(args.data), whole["turns"]
     earlier = json.loads(args.like.read_text())["compared"] if args.like else {}
     one = json.dumps({"records": records[:1]}).encode()
-    whole["generator"] = ceiling(args.port + 1, one)
+    whole["generator"] = ceiling(one)
     for rows in args.rows:
         for number in range(args.turns):
             best = {name: t["how"] for name, t in

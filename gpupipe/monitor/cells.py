@@ -88,19 +88,17 @@ class Bins:
         return values < self.low, values > self.high
 
     def middles(self, cells: np.ndarray) -> np.ndarray:
-        edges = np.append(_EDGES, np.inf)
         held = np.asarray(cells) - FIRST
         with np.errstate(invalid="ignore", over="ignore"):
-            middle = (edges[held] + edges[held + 1]) / 2
+            middle = (_EDGES[held] + _EDGES[held + 1]) / 2
         # The bin of zero begins with it, and is there for it.
         return np.clip(np.where(held == BINS // 2, 0.0, middle), self.low, self.high)
 
     def name(self, cell: int) -> str:
-        edges = np.append(_EDGES, np.inf)
-        return f"{edges[cell - FIRST]:.4g} to {edges[cell - FIRST + 1]:.4g}"
+        return f"{_EDGES[cell - FIRST]:.4g} to {_EDGES[cell - FIRST + 1]:.4g}"
 
 
-_EDGES = bin_edges()
+_EDGES = np.append(bin_edges(), np.inf)
 
 
 @dataclass(frozen=True)
