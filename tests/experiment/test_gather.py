@@ -96,6 +96,30 @@ def test_outcomes_are_joined_by_the_unit_or_by_the_prediction(log: Path, tmp_pat
     assert not found.tally.missing
 
 
+def test_the_models_own_score_of_the_time_before_is_a_covariate(
+    log: Path, tmp_path: Path
+) -> None:
+    before = tmp_path / "before"
+    before.mkdir()
+    table = pq.read_table(log, partitioning=None)
+    # What the score goes by, but for the day, and a little noise.
+    old = (np.arange(table.num_rows) % 300 % 7) / 10
+    old = old + np.random.default_rng(0).normal(0, 0.02, len(old))
+    table = table.set_column(table.schema.get_field_index("score"), "score", pa.array(old))
+    pq.write_table(table, before / "part-0.parquet")
+    metric = {"name": "score", "aggregate": "mean", "kind": "mean", "covariate": "score"}
+    config = configured({"name": "x", "primary": metric})
+    found = analyse(gather(config, str(log), before=str(before)))
+    (made,) = found["metrics"]
+    assert made["covariate"] == "before:score"
+    assert made["effects"][0]["cuped"]["variance_reduction"] > 0.99
+    with pytest.raises(ConfigError, match="no metric has a covariate"):
+        gather(configured({"name": "x", "primary": "score"}), str(log), before=str(before))
+    with pytest.raises(ConfigError, match="no column 'scoer'"):
+        gather(configured({"name": "x", "primary": {"name": "score", "covariate": "scoer"}}),
+               str(log), before=str(before))
+
+
 def test_the_files_of_a_log_may_have_features_of_their_own(log: Path) -> None:
     (first, second) = sorted(log.rglob("*.parquet"))
     for file, feature in ((first, "feature:age"), (second, "feature:city")):
@@ -192,6 +216,17 @@ def test_a_control_of_about_zero_has_no_relative_effect() -> None:
     found = analyse(gathered(table_of(400, y=rng.normal(0, 1, 400))))
     (effect,) = found["metrics"][0]["effects"]
     assert effect["relative"] is None and effect["difference"]["value"] != 0
+
+
+def test_a_rise_of_a_negative_control_is_positive() -> None:
+    rng = np.random.default_rng(0)
+    table = table_of(2_000)
+    table["y"] = rng.normal(-10, 1, 2_000) + 2 * (table.arm == "b")
+    (effect,) = analyse(gathered(table))["metrics"][0]["effects"]
+    assert effect["state"] == "better"
+    for key in ("relative", "fieller"):
+        found = effect[key]
+        assert 0.18 < found["low"] < found["value"] < found["high"] < 0.22
 
 
 def test_three_arms_are_each_held_against_the_control_and_corrected_together() -> None:
