@@ -282,6 +282,13 @@ def test_a_rollback_has_to_have_somewhere_to_go(registry, variant):
         registry.rollback("m", "champion", 2)
 
 
+def test_a_reason_too_long_to_be_read_again_is_refused(three):
+    alias = f"a{uuid.uuid4().hex}"
+    with pytest.raises(ConfigError, match="fewer words"):
+        three.move("m", alias, 1, seen=None, moved=stamp("x" * (5 << 20)))
+    assert three.alias("m", alias) is None
+
+
 def test_an_alias_can_only_point_at_what_is_there(registry, bundle):
     add(registry, "churn", bundle)
     with pytest.raises(DataError, match="no version 2"):
