@@ -26,6 +26,9 @@ from gpupipe.serve.shadow import Feed, channel
 
 SAVED_EVERY = 1.0
 """Seconds between writes of a process's numbers."""
+SWITCH = 0.0005
+"""Seconds for which a thread that writes a log keeps an answer waiting at most; Python's own
+setting is ten times that."""
 RESTART_PAUSE = 1.0
 """Seconds before a process that ended is started again."""
 
@@ -97,6 +100,7 @@ class Worker:
     def run(self, sock: socket.socket) -> int:
         """The exit code."""
         host, port = sock.getsockname()[:2]
+        sys.setswitchinterval(SWITCH)
         self.lines.start()
         if self.log is not None:
             self.log.start()
