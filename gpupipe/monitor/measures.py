@@ -395,6 +395,21 @@ def beyond_range(pair: Pair) -> Found | None:
     return Found(total / n, max(total / n - 2 / (m + 1), 0.0), min(2 * p, 1.0))
 
 
+# All columns together: of rows, not of counts. `multivariate` computes them -----------------------
+
+
+@measure("domain_classifier", "AUC of telling the window apart", 0.05, 0.15)
+def domain_classifier(pair: Pair) -> Found | None:
+    """How well trees tell the window from the rows of ``--against``."""
+    return None
+
+
+@measure("reconstruction", "further from the principal components", 0.05, 0.15)
+def reconstruction(pair: Pair) -> Found | None:
+    """How often a row lies further from the principal components than one of ``--against``."""
+    return None
+
+
 def greater(a: int, n: int, b: int, m: int) -> float:
     """P(so many of n, or more) where a of n and b of m rows have one chance of what is counted.
 
