@@ -14,6 +14,7 @@ from gpupipe.experiment.assign import assign
 from gpupipe.experiment.config import ExperimentConfig, configured
 from gpupipe.experiment.deal import deal
 from gpupipe.experiment.gather import gather, gather_past
+from gpupipe.experiment.judge import LEAST_OF_MEANS
 from gpupipe.experiment.page import write_page
 from gpupipe.experiment.plan import bases, load_experiment, register, sized
 from gpupipe.experiment.power import (
@@ -73,6 +74,11 @@ def _quick(asked: Mapping[str, Any]) -> dict[str, Any]:
             hint="gpupipe experiment plan --baseline 0.10 --effect 0.01 (a share), or with "
             "--deviation (a mean), or --units 30000 instead of the effect: what can be found",
         )
+    if deviation is not None and not deviation > 0:
+        raise ConfigError(f"a standard deviation is above 0, and not {deviation}")
+    if units is not None and units < 2 * LEAST_OF_MEANS:
+        raise ConfigError(f"with {units} units nothing is told", hint=f"it takes "
+                          f"{2 * LEAST_OF_MEANS} at the very least")
     if not 0 < share < 1:
         raise ConfigError(f"the treatment's share has to lie between 0 and 1, and is {share}")
     design = Design(asked.get("alpha", 0.05), asked.get("power", 0.8), share / (1 - share))
@@ -120,8 +126,7 @@ def assign_units(
     if config.unit is None:
         raise ConfigError("the plan does not name the unit's column", where=str(file),
                           hint="unit: user_id")
-    return {"name": config.name, **deal(split, source, config.unit, output,
-                                        progress).model_dump()}
+    return {"name": config.name, **deal(split, source, config.unit, output, progress)}
 
 
 def analyse(

@@ -110,6 +110,17 @@ def test_an_add_that_is_killed_leaves_nothing_to_see_and_can_be_done_again(
     assert list((tmp_path / "models" / ".parts").iterdir()) == []
 
 
+def test_what_a_file_browser_leaves_is_no_model_version_or_alias(bundle, tmp_path):
+    registry = Registry(tmp_path / "models")
+    add(registry, "m", bundle)
+    registry.move("m", "champion", 1, seen=None)
+    for place in ("", "m", "m/versions", "m/aliases", "m/aliases/champion"):
+        (tmp_path / "models" / place / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "models" / "notes").mkdir()
+    assert registry.names() == ["m"] and registry.aliases("m") == {"champion": 1}
+    assert len(registry.versions("m")) == len(registry.history("m")) == 1
+
+
 def test_a_folder_that_is_no_bundle_is_not_added(registry, bundle, tmp_path):
     with pytest.raises(DataError, match="not a whole bundle"):
         add(registry, "m", tmp_path)
