@@ -85,7 +85,7 @@ class Event:
     ----------
     number : 1 for the first of its alias.
     before, version : the versions it was moved from and to; None where it pointed at none.
-    action : ``promote`` or ``rollback``.
+    action : ``promote``, ``rollback`` or ``retrain``.
     gates : what the gates said, as `gates.Verdict.to_json` gives it; None where none were asked.
     forced : whether it was moved although a gate did not pass.
     after : SHA-256 of the event before it, so that none can be taken out or changed unnoticed.
