@@ -126,8 +126,7 @@ def assign_units(
     if config.unit is None:
         raise ConfigError("the plan does not name the unit's column", where=str(file),
                           hint="unit: user_id")
-    return {"name": config.name, **deal(split, source, config.unit, output,
-                                        progress).model_dump()}
+    return {"name": config.name, **deal(split, source, config.unit, output, progress)}
 
 
 def analyse(

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpupipe.config import EngineConfig
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.experiment.analyse import analyse
 from gpupipe.experiment.config import configured
@@ -282,17 +281,6 @@ def test_what_cannot_be_an_experiment_is_refused(
 ) -> None:
     with pytest.raises(error, match=says):
         gathered(table, **options)
-
-
-def test_dask_workers_give_the_same_sums(tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
-    table = table_of(3_000, plan=["x", "y", "z"] * 1_000)
-    for i in range(6):
-        table.iloc[i * 500 : (i + 1) * 500].to_parquet(tmp_path / f"{i}.parquet")
-    engine = EngineConfig(kind="dask", workers=2)
-    here = gathered(str(tmp_path), slices=["plan"], unit="user")
-    there = gathered(str(tmp_path), slices=["plan"], unit="user", engine=engine)
-    assert there.tally == here.tally and there.levels == here.levels
 
 
 def test_a_sequence_leaves_out_less_than_a_single_look() -> None:

@@ -151,6 +151,15 @@ def test_two_workers_answer_on_one_port_and_metrics_are_of_both(
     place(others[0], folder)
     assert server.post("/admin/reload").status_code == 202
     until(lambda: sum(r["event"] == "reloaded" for r in server.lines()) == 2)
+    # SIGHUP reads the keys again; a file without keys changes nothing
+    keys.write_text("")
+    server.signal(signal.SIGHUP)
+    until(lambda: sum(r["event"] == "keys_refused" for r in server.lines()) == 2)
+    keys.write_text("another-key-of-16-characters\n")
+    server.signal(signal.SIGHUP)
+    until(lambda: server.get("/metrics").status_code == 401)
+    server.headers = {"x-api-key": "another-key-of-16-characters"}
+    until(lambda: all(server.get("/metrics").status_code == 200 for _ in range(6)))
     # a worker that ends is started again, and what it counted is not forgotten
     worker = next(r["pid"] for r in server.lines() if r["event"] == "serving")
     os.kill(worker, signal.SIGKILL)
