@@ -67,7 +67,7 @@ def quality(
     lag = labels.get("lag_hours")
     total = sum(own.get("rows", 0) for own in by)
     labelled = sum(own.get("labelled", 0) for own in by)
-    newest = next((own for own in reversed(by) if own.get("slices")), {})
+    newest: Mapping[str, Any] = next((own for own in reversed(by) if own.get("slices")), {})
     return {
         "plots": [_metric(verdict["model"]["task"], name, windows, by,
                           found.get("reference", {}).get(name))
