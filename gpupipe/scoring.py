@@ -21,9 +21,8 @@ from gpupipe.bundle.scoring import BATCH_ROWS, Bundle, load
 from gpupipe.checkpoints import temporary_name
 from gpupipe.config import EngineConfig
 from gpupipe.data.dataset import Dataset, on_disk
-from gpupipe.data.ingest import ingest
+from gpupipe.data.ingest import ingest_plain
 from gpupipe.data.outcomes import RANKING
-from gpupipe.data.tables import NotPlain
 from gpupipe.decide.intervals import on_new_data
 from gpupipe.engine.choose import Choice, choose
 from gpupipe.errors import ConfigError, DataError, did_you_mean
@@ -389,17 +388,11 @@ def read_as(
 
     Columns that cannot be read and are not ``needed`` are left out.
     """
-    reader, drop = info["reader"], list[str]()
-    while True:
-        try:
-            return ingest(
-                source, cache=cache, types=dict(types or {}), missing=info["missing"], drop=drop,
-                delimiter=reader["delimiter"], encoding=reader["encoding"],
-                header=reader["header"], max_bad_share=reader["max_bad_share"])
-        except NotPlain as error:
-            if error.column in needed:
-                raise
-            drop.append(error.column)
+    reader = info["reader"]
+    return ingest_plain(
+        source, needed, cache=cache, types=dict(types or {}), missing=info["missing"],
+        delimiter=reader["delimiter"], encoding=reader["encoding"], header=reader["header"],
+        max_bad_share=reader["max_bad_share"])
 
 
 def _check_columns(bundle: Bundle, dataset: Dataset, judging: Iterable[str]) -> None:

@@ -102,6 +102,9 @@ def analyse(
     on: Annotated[
         str | None, typer.Option(help="The column that joins them.", show_default="the unit")
     ] = None,
+    before: Annotated[
+        str | None, typer.Option(help="A table or log of the time before: covariates by unit.")
+    ] = None,
     unit: Annotated[str | None, typer.Option(help="Without a plan: the unit's column.")] = None,
     arm: Annotated[str | None, typer.Option(help="The arm's column.")] = None,
     control: Annotated[str | None, typer.Option(help="The arm to hold the others against.")] = None,
@@ -156,7 +159,8 @@ def analyse(
              "guardrails": guardrail, "covariate": covariate, "slices": slices,
              "sequential": sequential, "alpha": alpha}
     found = workflow.analyse(
-        source, plan, given=given, outcomes=outcomes, on=on, acknowledged=acknowledge_srm,
-        resamples=bootstrap, seed=seed, page=page, engine=engine, progress=bars(),
+        source, plan, given=given, outcomes=outcomes, on=on, before=before,
+        acknowledged=acknowledge_srm, resamples=bootstrap, seed=seed, page=page, engine=engine,
+        progress=bars(),
     )
     return Answer(found, lambda: show.verdict(found, page), 4 if found["blocked"] else 0)

@@ -22,6 +22,10 @@ def monitor(
         str | None, typer.Option(help="Labels that came later: a table of prediction_id and the "
                                  "target's column.")
     ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Rows as they should be, such as the training data: judges "
+                                 "all columns together, too.")
+    ] = None,
     window: Annotated[
         str | None, typer.Option(help="1d, 12h, 10000rows or all.", show_default="1d where there "
                                  "is a time, else all")
@@ -55,9 +59,9 @@ def monitor(
     config = None if rules is None else load_config(rules)
     from gpupipe import monitor as room  # slow to import: a fault in the file is told first
 
-    verdict = room.monitor(show.trained(run), data or None, labels=labels, window=window,
-                           time=time, history=history, variant=variant, rules=config,
-                           progress=bars())
+    verdict = room.monitor(show.trained(run), data or None, labels=labels, against=against,
+                           window=window, time=time, history=history, variant=variant,
+                           rules=config, progress=bars())
     if prometheus is not None:
         room.write_prometheus(verdict, prometheus)
     found = {**verdict.to_json(), "alerts": dict(verdict.alerts)}

@@ -67,6 +67,25 @@ def moved(event: Any) -> None:
     say(f"{event.alias} of {event.name}: {before} -> version {event.version}{forced}")
 
 
+def retrained(done: Any) -> None:
+    """What was decided, the challenger, its gates, and who is champion."""
+    say(f"{done.decision}: {done.why}")
+    if done.run is not None:
+        say(f"run     {done.run}")
+    if done.version is not None:
+        say(f"version {done.version} of {done.model} is its challenger")
+    if done.gates is not None:
+        table(["gate", "asks", "found", "passed"],
+              [[g["name"], g["asks"], g["found"],
+                {True: "yes", False: "NO", None: "not asked"}[g["passed"]]]
+               for g in done.gates["gates"]], f"against version {done.gates['champion']}"
+              if done.gates["champion"] else "there is no champion yet")
+    if done.promotion is not None:
+        promoted(done.promotion)
+    elif done.gates is not None:
+        say("it answers nobody yet: an experiment, or `gpupipe models promote`, comes next")
+
+
 def promoted(done: Any) -> None:
     """The gates, and whether the alias moved."""
     if done.verdict is not None:

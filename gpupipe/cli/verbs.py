@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gpupipe.cli import experiment, models, serving, skew
+from gpupipe.cli import experiment, models, retraining, serving, skew
 from gpupipe.cli import monitor as monitoring
 from gpupipe.cli.options import Debug, Json, Trained
 from gpupipe.cli.options import example as _example
@@ -33,6 +33,8 @@ app.command(**_example("gpupipe serve runs/latest --port 8000 --workers 2"))(ser
 app.command(**_example("gpupipe monitor runs/latest logs/ --window 1d --history watched"))(
     monitoring.monitor)
 app.command(**_example("gpupipe dashboard watched --output dashboard.html"))(monitoring.dashboard)
+app.command(**_example("gpupipe retrain pipeline.yaml --verdict watched/verdict.json --registry "
+                       "models/churn --data new.parquet"))(retraining.retrain)
 app.command("monitor-files", **_example("gpupipe monitor-files monitoring/"))(
     monitoring.monitor_files)
 app.command(**_example("gpupipe skew models/churn predictions --source features.parquet --key id"))(

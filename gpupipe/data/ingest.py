@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from gpupipe.checkpoints import temporary_name
 from gpupipe.data import cache as store
@@ -21,7 +22,14 @@ from gpupipe.data.sources import (
     resolve,
     total_size,
 )
-from gpupipe.data.tables import arrow_tables, open_arrow, read_memory, read_parquet, typed_schema
+from gpupipe.data.tables import (
+    NotPlain,
+    arrow_tables,
+    open_arrow,
+    read_memory,
+    read_parquet,
+    typed_schema,
+)
 from gpupipe.data.text import (
     TextOptions,
     TextTable,
@@ -107,6 +115,20 @@ def ingest(
         raise DataError("the cached table vanished while it was made", where=str(folder),
                         hint="run again; nothing else may write in the cache")
     return found
+
+
+def ingest_plain(
+    source: object, needed: Collection[str] = (), drop: Sequence[str] = (), **how: Any
+) -> Dataset:
+    """`ingest`, without the columns that are no plain values (lists, say) and not ``needed``."""
+    dropped = list(drop)
+    while True:
+        try:
+            return ingest(source, drop=dropped, **how)
+        except NotPlain as error:
+            if error.column in needed:
+                raise
+            dropped.append(error.column)
 
 
 def _from_text(kind: str, files: Sequence[SourceFile], options: TextOptions, folder: Path,

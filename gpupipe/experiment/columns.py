@@ -12,6 +12,8 @@ from gpupipe.experiment.config import ExperimentConfig, MetricConfig, level_text
 from gpupipe.experiment.scan import MISSING, Scanned, Wanted
 from gpupipe.experiment.sources import LOG
 
+BEFORE = "before:"
+"""What a covariate's name begins with where it stands in the table of the time before."""
 CONTROLS = ("control", "champion", "baseline")
 """The arm that the others are held against, where nothing is said; else the first by name."""
 
@@ -56,6 +58,8 @@ def columns_of(
             raise ConfigError(f"{metric.name!r} is of several rows of a unit, and each row is one",
                               hint="name the column of the unit: unit: user_id")
         for name in metric.columns():
+            if name.startswith(BEFORE):
+                continue
             if name in schema and (other is None or name == key or name not in other.schema):
                 _numeric(name, schema, table.source)
                 mine.append(name)
@@ -85,6 +89,46 @@ def columns_of(
     values = tuple(dict.fromkeys(theirs))
     extremes = _extremes(config) if key == config.unit else values
     return wanted, Wanted(key, None, None, (), values, {}, extremes), key
+
+
+def with_before(
+    config: ExperimentConfig, before: Dataset
+) -> tuple[ExperimentConfig, Wanted]:
+    """Covariates as columns of the table of the time before, and what to read of it.
+
+    ConfigError where it has no column of the unit or of a covariate.
+    """
+    past, _ = as_log(config, before.schema)
+    if config.unit is None or config.unit not in before.schema:
+        raise ConfigError(
+            f"the unit's column {config.unit!r} is not in the table of the time before"
+            if config.unit else "covariates from another table are found by the unit",
+            where=before.source, hint="name the column that both tables have: unit: user_id",
+        )
+    values: list[str] = []
+
+    def moved(metric: MetricConfig) -> MetricConfig:
+        changes = {}
+        for key in ("covariate", "covariate_denominator"):
+            name = getattr(metric, key)
+            if name is None:
+                continue
+            if name not in before.schema:
+                raise _no_column(config, f"metric {metric.name!r}", name, before.schema,
+                                 before.source)
+            _numeric(name, before.schema, before.source)
+            values.append(name)
+            changes[key] = BEFORE + name
+        return metric.model_copy(update=changes)
+
+    made = config.model_copy(update={
+        k: [moved(m) for m in getattr(config, k)] for k in ("primary", "secondary", "guardrails")
+    })
+    if not values:
+        raise ConfigError("there is a table of the time before, and no metric has a covariate",
+                          where=before.source, hint="covariate: score")
+    where = {c: level_text(v) for c, v in past.where.items() if c in before.schema}
+    return made, Wanted(config.unit, None, None, (), tuple(dict.fromkeys(values)), where)
 
 
 def _extremes(config: ExperimentConfig) -> tuple[str, ...]:

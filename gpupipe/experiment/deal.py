@@ -12,28 +12,19 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from gpupipe.checkpoints import temporary_name
-from gpupipe.config.section import Section
 from gpupipe.console import quiet, reading
 from gpupipe.data.ingest import ingest
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.experiment.assign import Assignment, Split, assign
 
 
-class Dealt(Section):
-    """How many rows came to which arm, and the file."""
-
-    rows: int
-    arms: dict[str, int]
-    left_out: dict[str, int]
-    output: str
-
-
 def deal(
     split: Split, source: object, unit: str, output: Path, progress: Any = None
-) -> Dealt:
+) -> dict[str, Any]:
     """Write unit, arm (null where it has none) and why, one row a row of ``source``.
 
-    ``output`` ends in .parquet or .csv and appears when it is whole. ConfigError where the column
+    Answers with "rows", "arms" (rows of each), "left_out" (rows by why) and "output". ``output``
+    ends in .parquet or .csv and appears when it is whole. ConfigError where the column
     is not there; DataError where a row has no id.
     """
     output = Path(output)
@@ -73,5 +64,5 @@ def deal(
             temporary.replace(output)
         finally:
             temporary.unlink(missing_ok=True)
-    return Dealt(rows=table.rows, arms={a: arms[a] for a in split.arms},
-                 left_out=dict(sorted(out.items())), output=str(output))
+    return {"rows": table.rows, "arms": {a: arms[a] for a in split.arms},
+            "left_out": dict(sorted(out.items())), "output": str(output)}

@@ -73,7 +73,8 @@ def proportion_of(moments: Moments) -> Estimate:
 def ratio_of(moments: Moments) -> Estimate:
     """The mean of the first variable over that of the second."""
     value, slope = _ratio(moments, 0)
-    return Estimate(moments.n, value, float(slope @ moments.covariance[:2, :2] @ slope))
+    variance = float(slope @ moments.covariance[:2, :2] @ slope)
+    return Estimate(moments.n, value, _not_negative(variance))
 
 
 def adjusted(arm: Moments, pooled: Moments, theta: float) -> Estimate:
@@ -89,7 +90,7 @@ def adjusted(arm: Moments, pooled: Moments, theta: float) -> Estimate:
     influence = np.concatenate([slope, -theta * before_slope])
     return Estimate(
         arm.n, value - theta * (before - _ratio(pooled, 2)[0]),
-        float(influence @ arm.covariance @ influence),
+        _not_negative(float(influence @ arm.covariance @ influence)),
     )
 
 
@@ -98,6 +99,11 @@ def theta_of(pooled: Moments) -> float:
     slope, before = _ratio(pooled, 0)[1], _ratio(pooled, 2)[1]
     variance = float(before @ pooled.covariance[2:, 2:] @ before)
     return float(slope @ pooled.covariance[:2, 2:] @ before) / variance if variance > 0 else 0.0
+
+
+def _not_negative(variance: float) -> float:
+    """A variance that rounding may have made negative; NaN stays."""
+    return 0.0 if variance < 0 else variance
 
 
 def _ratio(moments: Moments, at: int) -> tuple[float, np.ndarray]:

@@ -19,7 +19,16 @@ from gpupipe.engine.choose import choose
 from gpupipe.engine.pandas import PandasFrames
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.experiment.cells import Labels, Tally, UnitRows, needed, tally
-from gpupipe.experiment.columns import as_log, columns_of, counted, named, resolved, with_kinds
+from gpupipe.experiment.columns import (
+    BEFORE,
+    as_log,
+    columns_of,
+    counted,
+    named,
+    resolved,
+    with_before,
+    with_kinds,
+)
 from gpupipe.experiment.config import ExperimentConfig, MetricConfig
 from gpupipe.experiment.outcomes import Outcomes, places
 from gpupipe.experiment.scan import (
@@ -74,7 +83,7 @@ class Gathered:
 
 def gather(
     config: ExperimentConfig, source: object, *, outcomes: object = None, on: str | None = None,
-    engine: EngineConfig | None = None, progress: Any = None,
+    before: object = None, engine: EngineConfig | None = None, progress: Any = None,
 ) -> Gathered:
     """Read what an experiment left.
 
@@ -83,6 +92,8 @@ def gather(
     source : any source that gpupipe reads, a prediction log among them: who was in which arm.
     outcomes : another one, with metrics' columns; None where ``source`` has them.
     on : the column that names a row in both: the unit, or a row's own key (prediction_id).
+    before : a table or log of the time before the experiment, with the covariates by unit; None
+        where they stand beside the metrics.
 
     Raises
     ------
@@ -99,7 +110,10 @@ def gather(
         table = opened(source, needed, Path(folder) / "rows", progress)
         other = None if outcomes is None else (
             opened(outcomes, needed, Path(folder) / "outcomes", progress))
+        past = None if before is None else (
+            opened(before, needed, Path(folder) / "before", progress))
         config, notes = as_log(config, table.schema)
+        config, earlier = (config, None) if past is None else with_before(config, past)
         wanted, theirs, key = columns_of(config, table, other, on)
         with choose(engine, table.rows).opened() as (running, chosen):
             def reader(of: Dataset, name: str) -> Reader:
@@ -121,7 +135,10 @@ def gather(
             config = resolved(config, found, odd)
             if config.unit is None:
                 return _of_rows(config, found, notes)
-            beside = whole(joined) if joined is not None and by_row is None else None
+            beside = {} if joined is None or by_row is not None else {"": whole(joined)}
+            if past is not None and earlier is not None:
+                beside[BEFORE] = whole(scanned(reader(past, "b"), earlier, None, progress,
+                                               "before"))
             return _of_units(config, found, beside, notes, running)
 
 
@@ -135,7 +152,7 @@ def _of_rows(config: ExperimentConfig, found: Scanned, notes: tuple[str, ...]) -
 
 
 def _of_units(
-    config: ExperimentConfig, found: Scanned, beside: Units | None, notes: tuple[str, ...],
+    config: ExperimentConfig, found: Scanned, beside: Mapping[str, Units], notes: tuple[str, ...],
     engine: Engine,
 ) -> Gathered:
     """Where a unit may have several rows: its own sums are made now."""
@@ -170,16 +187,21 @@ def _of_units(
 
 
 def _values(
-    units: Units, beside: Units | None, metrics: Sequence[MetricConfig]
+    units: Units, beside: Mapping[str, Units], metrics: Sequence[MetricConfig]
 ) -> dict[tuple[str, str], np.ndarray]:
-    """What the metrics are made of, for each unit; ``beside`` has outcomes from another table."""
-    at = None if beside is None else places(units.ids, beside.ids)
+    """What the metrics are made of, for each unit.
+
+    ``beside`` has units of other tables, by what the names of their columns begin with.
+    """
+    at = {prefix: places(units.ids, other.ids) for prefix, other in beside.items()}
     values: dict[tuple[str, str], np.ndarray] = {}
     for column, aggregate in {key for m in metrics for key in needed(m)}:
-        if beside is not None and at is not None and column in beside.counts:
-            own = beside.value(column, aggregate)
-            values[column, aggregate] = np.append(own, np.nan)[at]
-        else:
+        for prefix, other in beside.items():
+            own = column.removeprefix(prefix)
+            if column.startswith(prefix) and own in other.counts:
+                values[column, aggregate] = np.append(other.value(own, aggregate), np.nan)[
+                    at[prefix]]
+        if (column, aggregate) not in values:
             values[column, aggregate] = units.value(column, aggregate)
     return values
 
@@ -221,7 +243,7 @@ def gather_past(
                 return kinds, found.tally
             units = whole(found)
             arm = Labels(np.zeros(len(units), np.int64), ("",))
-            rows = UnitRows(arm, {}, _values(units, None, kinds.metrics))
+            rows = UnitRows(arm, {}, _values(units, {}, kinds.metrics))
             return kinds, tallied(rows, len(units), kinds.metrics, running)
 
 

@@ -38,7 +38,7 @@ class Judge:
     ----------
     alpha : two-sided.
     sequential : whether intervals and p-values hold at every look.
-    tuning : the units at which they are tightest then.
+    tuning : the units of control and treatment at which they are tightest then.
     """
 
     alpha: float
@@ -49,7 +49,8 @@ class Judge:
     def of(cls, config: ExperimentConfig) -> Judge:
         """By the experiment's file alone: a tuning that went by the units of today would be
         another one at each look, and the sequence would hold no more."""
-        tuning = config.tuning or config.horizon.units or TUNING
+        of_two = (config.horizon.units or 0) * 2 / len(config.arms or (0, 0))
+        tuning = config.tuning or of_two or TUNING
         return cls(config.alpha, config.look == "sequential", float(tuning))
 
     def errors(self, control: Estimate, treatment: Estimate) -> float:
@@ -82,7 +83,8 @@ def effect(
 ) -> dict[str, Any]:
     """Treatment against control as plain data: difference, relative effect, p-value.
 
-    ``relative`` is None where the control's value cannot be told from 0.
+    ``relative`` is the difference over the control's size, with an interval by the delta method,
+    and ``fieller`` the same by Fieller's theorem; None where the control cannot be told from 0.
     """
     fixed = difference(control, treatment, judge.alpha)
     errors = judge.errors(control, treatment)
@@ -105,9 +107,14 @@ def effect(
     if ends is not None:
         delta = relative(control, treatment)
         half = errors * math.sqrt(delta.squared_error)
-        found["relative"] = {"value": delta.value, "low": delta.value - half,
-                             "high": delta.value + half}
-        found["fieller"] = {"low": ends[0], "high": ends[1]}
+        # Of the control's size: a rise is positive where the control is negative, too.
+        sign = math.copysign(1.0, control.value)
+        for key, value, low, high in (
+            ("relative", delta.value, delta.value - half, delta.value + half),
+            ("fieller", delta.value, *ends),
+        ):
+            low, high = sorted((sign * low, sign * high))
+            found[key] = {"value": sign * value, "low": low, "high": high}
     return found
 
 

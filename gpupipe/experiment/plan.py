@@ -143,8 +143,10 @@ def sized(
     if units is not None:
         changes["horizon"] = config.horizon.model_copy(update={"units": units})
     if config.look == "sequential" and config.tuning is None:
-        fixed = [r["fixed_units"] for r in rows if r["fixed_units"] is not None]
-        changes["tuning"] = float(max(fixed)) if fixed else None
+        # The sequence counts the units of the two arms that it compares.
+        fixed = [r["fixed_units"] * (config.arms[control] + config.arms[r["arm"]])
+                 for r in rows if r["fixed_units"] is not None]
+        changes["tuning"] = float(round(max(fixed))) if fixed else None
     days = None
     if per_day is not None and units is not None:
         taken = per_day * config.exposure

@@ -11,10 +11,9 @@ import pyarrow.parquet as pq
 
 from gpupipe.console import reading
 from gpupipe.data.dataset import Dataset
-from gpupipe.data.ingest import ingest
+from gpupipe.data.ingest import ingest, ingest_plain
 from gpupipe.data.sources import detect_format, resolve
 from gpupipe.data.sources import reading as read_from
-from gpupipe.data.tables import NotPlain
 from gpupipe.errors import DataError
 
 LOG = ("prediction_id", "unit_id", "variant", "shadow")
@@ -30,7 +29,7 @@ def opened(source: object, needed: Collection[str], cache: Path, progress: Any =
     files = _log_files(source)
     with reading(progress) as report:
         if not files:
-            return _plain(source, needed, cache, report)
+            return ingest_plain(source, needed, cache=cache, progress=report)
         wanted = {*needed, *LOG}
         parts: list[Dataset] = []
         for file in files:
@@ -46,17 +45,6 @@ def opened(source: object, needed: Collection[str], cache: Path, progress: Any =
                     where=str(file), hint="leave the older files of the log out",
                 )
     return replace(first, parts=tuple(p for one in parts for p in one.parts), source=str(source))
-
-
-def _plain(source: object, needed: Collection[str], cache: Path, report: Any) -> Dataset:
-    drop: list[str] = []
-    while True:
-        try:
-            return ingest(source, cache=cache, drop=drop, progress=report)
-        except NotPlain as error:
-            if error.column in needed:
-                raise
-            drop.append(error.column)
 
 
 def _log_files(source: object) -> list[Path]:

@@ -14,6 +14,7 @@ from gpupipe.experiment.assign import assign
 from gpupipe.experiment.config import ExperimentConfig, configured
 from gpupipe.experiment.deal import deal
 from gpupipe.experiment.gather import gather, gather_past
+from gpupipe.experiment.judge import LEAST_OF_MEANS
 from gpupipe.experiment.page import write_page
 from gpupipe.experiment.plan import bases, load_experiment, register, sized
 from gpupipe.experiment.power import (
@@ -73,6 +74,11 @@ def _quick(asked: Mapping[str, Any]) -> dict[str, Any]:
             hint="gpupipe experiment plan --baseline 0.10 --effect 0.01 (a share), or with "
             "--deviation (a mean), or --units 30000 instead of the effect: what can be found",
         )
+    if deviation is not None and not deviation > 0:
+        raise ConfigError(f"a standard deviation is above 0, and not {deviation}")
+    if units is not None and units < 2 * LEAST_OF_MEANS:
+        raise ConfigError(f"with {units} units nothing is told", hint=f"it takes "
+                          f"{2 * LEAST_OF_MEANS} at the very least")
     if not 0 < share < 1:
         raise ConfigError(f"the treatment's share has to lie between 0 and 1, and is {share}")
     design = Design(asked.get("alpha", 0.05), asked.get("power", 0.8), share / (1 - share))
@@ -120,13 +126,13 @@ def assign_units(
     if config.unit is None:
         raise ConfigError("the plan does not name the unit's column", where=str(file),
                           hint="unit: user_id")
-    return {"name": config.name, **deal(split, source, config.unit, output,
-                                        progress).model_dump()}
+    return {"name": config.name, **deal(split, source, config.unit, output, progress)}
 
 
 def analyse(
     source: object, plan: Path | None = None, *, given: Mapping[str, Any] | None = None,
-    outcomes: object = None, on: str | None = None, acknowledged: bool = False,
+    outcomes: object = None, on: str | None = None, before: object = None,
+    acknowledged: bool = False,
     resamples: int = 0, seed: int = 0, page: Path | None = None,
     engine: EngineConfig | None = None, progress: Any = None,
 ) -> dict[str, Any]:
@@ -137,6 +143,7 @@ def analyse(
     plan : a registered plan or an experiment's file; None for ``given``, which has "unit", "arm",
         "control", "shares", "metrics", "guardrails", "covariate", "slices", "sequential" and
         "alpha".
+    outcomes, on, before : other tables, see `gather.gather`.
     page : the HTML page to write, whole or not at all.
     """
     given = {k: v for k, v in (given or {}).items() if v}
@@ -147,7 +154,8 @@ def analyse(
         raise ConfigError("there is no such folder", where=str(page.parent))
     config, known = load_experiment(plan) if plan is not None else (_given(given), dict(NO_PLAN))
     found = analysed(
-        gather(config, source, outcomes=outcomes, on=on, engine=engine, progress=progress),
+        gather(config, source, outcomes=outcomes, on=on, before=before, engine=engine,
+               progress=progress),
         plan=known, acknowledged=acknowledged, resamples=resamples, seed=seed,
     )
     found["blocked"] = any(v["state"] == "blocked" for v in found["verdicts"].values())

@@ -3,6 +3,7 @@
     history.json             what it is of: the bundle's digest, the windows it keeps, the slices
     counts/<digest>.parquet  what one run counted, and of which contents (in the file's metadata)
     quality.json             what labels said of each window, when they were last given
+    multivariate.json        what was found of all columns together, likewise
     verdict.json             the newest verdict over all of it
     pictures.json            bars of every column and window of it, for the dashboard
     alerts.json              the open alerts, and what is still to send (see `alerts`)
@@ -31,11 +32,13 @@ import pyarrow.parquet as pq
 from gpupipe.checkpoints import digest, temporary_name
 from gpupipe.errors import DataError
 from gpupipe.monitor.counts import Counts, Names
+from gpupipe.monitor.measures import Found
 from gpupipe.monitor.scan import Observed, Slicing
 from gpupipe.monitor.windows import Windows
 
 FORMAT = 1
 ABOUT, COUNTS, VERDICT, QUALITY = "history.json", "counts", "verdict.json", "quality.json"
+WHOLE = "multivariate.json"
 PICTURES = "pictures.json"
 CONTENTS = b"gpupipe.contents"
 SCHEMA = pa.schema([
@@ -128,6 +131,20 @@ class History:
         if found:
             write_json(path, {**kept, windows.text: plain(found)})
         return found
+
+    def with_whole(
+        self, found: Mapping[int, Mapping[str, Found]], windows: Windows
+    ) -> dict[int, dict[str, Found]]:
+        """What `multivariate` found, with what it found before in windows not given now."""
+        path = self.folder / WHOLE
+        kept = read_json(path) if path.exists() else {}
+        mine = dict(kept.get(windows.text, {}))
+        mine |= {str(w): {m: [f.value, f.effect, f.p] for m, f in own.items()}
+                 for w, own in found.items()}
+        if found:
+            write_json(path, {**kept, windows.text: mine})
+        return {int(w): {m: Found(*map(float, v)) for m, v in own.items()}
+                for w, own in mine.items()}
 
     def read(self) -> Observed:
         """All that it holds."""

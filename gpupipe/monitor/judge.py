@@ -26,6 +26,8 @@ from gpupipe.monitor.windows import Windows
 OK, WARN, ALERT, INSUFFICIENT = "ok", "warn", "alert", "insufficient"
 OF_CONTRACT = ("unfit", "infinite", "unseen", "beyond_range")
 """The measures that judge a slice: what a row has to keep to, whatever slice it is in."""
+ALL = "(all columns)"
+"""Under what name columns are judged together."""
 WORST = (ALERT, WARN, OK, INSUFFICIENT)
 """From the worst to what says nothing."""
 
@@ -121,11 +123,18 @@ class Judge:
         shapes = {name: Shape(known) for name, known in reference.columns.items()}
         return cls(reference, config, shapes, slicings, absent or {})
 
-    def windows(self, observed: Observed, windows: Windows) -> list[Window]:
-        """Every window that has rows, in order."""
-        return [self.window(number, observed, windows) for number in observed.windows()]
+    def windows(
+        self, observed: Observed, windows: Windows,
+        whole: Mapping[int, Mapping[str, Found]] | None = None,
+    ) -> list[Window]:
+        """Every window that has rows, in order; ``whole`` is what `multivariate` found of them."""
+        return [self.window(number, observed, windows, (whole or {}).get(number))
+                for number in observed.windows()]
 
-    def window(self, number: int, observed: Observed, windows: Windows) -> Window:
+    def window(
+        self, number: int, observed: Observed, windows: Windows,
+        whole: Mapping[str, Found] | None = None,
+    ) -> Window:
         """One window: all its columns and slices, judged as one family."""
         rows = observed.counts.get(ROWS, Counts())
         names: list[str | None] = [None, *(n for s in self.slicings for n in s.names)]
@@ -141,6 +150,10 @@ class Judge:
                     own = replace(own, unseen=dict(list(
                         observed.names[column].in_window(number).items())[:10]))
                 judged.append((own, found))
+        if whole:
+            judged.append((Judged(ALL, None, int(rows.of_group(number, 0)[1].sum()), OK),
+                           [(MEASURES[m], f) for m, f in whole.items()
+                            if self.config.measures is None or m in self.config.measures]))
         adjusted = iter(benjamini_hochberg([f.p for _, found in judged for _, f in found]))
         columns = tuple(self._stated(own, [(m, f, next(adjusted)) for m, f in found])
                         for own, found in judged)

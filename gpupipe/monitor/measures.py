@@ -264,7 +264,9 @@ class Pair:
         """The cells of either, and both distribution functions at them."""
         known = self.known
         assert known.cells is not None and known.counts is not None
-        cells = np.union1d(known.cells, self.cells)
+        cells = np.concatenate([known.cells, self.cells])
+        cells.sort(kind="stable")
+        cells = cells[np.append(True, cells[1:] != cells[:-1])]
         f, g = np.zeros(len(cells)), np.zeros(len(cells))
         f[np.searchsorted(cells, known.cells)] = known.counts
         g[np.searchsorted(cells, self.cells)] = self.counts
@@ -391,6 +393,21 @@ def beyond_range(pair: Pair) -> Found | None:
                + special.gammaln(n + m - k + 1) - special.gammaln(n + m + 1))
         p = min(p, math.exp(min(float(log), 0.0)))
     return Found(total / n, max(total / n - 2 / (m + 1), 0.0), min(2 * p, 1.0))
+
+
+# All columns together: of rows, not of counts. `multivariate` computes them -----------------------
+
+
+@measure("domain_classifier", "AUC of telling the window apart", 0.05, 0.15)
+def domain_classifier(pair: Pair) -> Found | None:
+    """How well trees tell the window from the rows of ``--against``."""
+    return None
+
+
+@measure("reconstruction", "further from the principal components", 0.05, 0.15)
+def reconstruction(pair: Pair) -> Found | None:
+    """How often a row lies further from the principal components than one of ``--against``."""
+    return None
 
 
 def greater(a: int, n: int, b: int, m: int) -> float:

@@ -18,6 +18,7 @@ from gpupipe.monitor.history import PICTURES, VERDICT, History, bundle_digest, w
 from gpupipe.monitor.judge import Judge
 from gpupipe.monitor.labels import read_labels
 from gpupipe.monitor.measures import MEASURES
+from gpupipe.monitor.multivariate import multivariate, reference_rows
 from gpupipe.monitor.pictures import pictures
 from gpupipe.monitor.quality import quality_of
 from gpupipe.monitor.reference import CONFIDENCE, PREDICTION, Reference, reference_of
@@ -30,9 +31,9 @@ from gpupipe.monitor.windows import Windows
 
 def monitor(
     bundle: str | Path | Bundle, source: object = None, *, labels: object = None,
-    window: str | None = None, time: str | None = None, history: str | Path | None = None,
-    variant: str = "champion", rules: PipelineConfig | MonitorConfig | None = None,
-    progress: Any = None,
+    against: object = None, window: str | None = None, time: str | None = None,
+    history: str | Path | None = None, variant: str = "champion",
+    rules: PipelineConfig | MonitorConfig | None = None, progress: Any = None,
 ) -> Verdict:
     """Judge what comes in and goes out against what a bundle was trained on.
 
@@ -43,6 +44,8 @@ def monitor(
         a table in memory. None judges what the history holds.
     labels : a table of ``prediction_id`` and the target's column; data that hold the target need
         none.
+    against : rows as they should be, the training data or some of it: with them all columns are
+        judged together, too (see `multivariate`).
     window : ``1d``, ``12h``, ``10000rows`` or ``all``; default: the rules', or a day where there is
         a time, else all rows.
     time : the column that says when; a prediction log has its own.
@@ -90,11 +93,17 @@ def monitor(
         absent, notes = remarks(pieces, bundle, reference, observed)
         judge, observed = Judge.of(reference, config, slicings, absent), observed.recut(factor)
         known_labels = None if labels is None else read_labels(labels, bundle, Path(cache))
+        whole = {}
+        if against is not None:
+            rows = reference_rows(against, scan, Path(cache))
+            whole = multivariate(replace(scan, windows=cut), observed, rows)
+        if kept is not None:
+            whole = kept.with_whole(whole, cut)
         quality = quality_of(scan, reference, config, observed, cut, factor, known_labels)
         if kept is not None:
             quality = kept.with_quality(quality, cut)
         verdict = Verdict(
-            model, cut.text, judge.windows(observed, cut), config, notes,
+            model, cut.text, judge.windows(observed, cut, whole), config, notes,
             {"files": len(pieces), "new": len(todo),
              "rows": sum(pieces[i].dataset.rows for i in todo)}, quality)
     if kept is not None:

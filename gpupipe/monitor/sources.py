@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 
 from gpupipe.bundle.scoring import Bundle
 from gpupipe.data.dataset import Dataset, ParquetPart
-from gpupipe.data.ingest import ingest
+from gpupipe.data.ingest import ingest_plain
 from gpupipe.data.sources import SourceFile, resolve
-from gpupipe.data.tables import NotPlain
 from gpupipe.engine.frames import Column, Frames
 from gpupipe.errors import DataError, did_you_mean
 from gpupipe.monitor.cells import fitted
@@ -105,16 +104,11 @@ def _files(source: object) -> list[tuple[object, Sequence[tuple[str, str | None]
 def _opened(source: object, bundle: Bundle, cache: Path, needed: Sequence[str]) -> Dataset:
     """A file as its own types have it: what does not fit the contract is to be counted."""
     reader = bundle.info["reader"]
-    drop: list[str] = []
-    while True:
-        try:
-            return ingest(source, cache=cache, missing=bundle.info["missing"], drop=drop,
-                          delimiter=reader["delimiter"], encoding=reader["encoding"],
-                          header=reader["header"], max_bad_share=reader["max_bad_share"])
-        except NotPlain as error:
-            if error.column in needed:
-                raise
-            drop.append(error.column)  # a list of probabilities, say: no feature is nested
+    # A list of probabilities, say, is left out: no feature is nested.
+    return ingest_plain(
+        source, needed, cache=cache, missing=bundle.info["missing"],
+        delimiter=reader["delimiter"], encoding=reader["encoding"], header=reader["header"],
+        max_bad_share=reader["max_bad_share"])
 
 
 def _piece(

@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from gpupipe.bundle.latency import single_row
@@ -39,6 +40,7 @@ from gpupipe.config.section import ColumnNames, Section
 from gpupipe.config.source import dotted, read
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.evaluate.metrics import METRICS, OF_CLASSES, choose
+from gpupipe.evaluate.samples import UNITS
 from gpupipe.evaluate.scores import SMALL_SLICE, Score, paired_differences
 
 RESAMPLES = 1000
@@ -242,8 +244,9 @@ def _drift(path: Path) -> Gate:
                 state in PASSING_STATES and firing is False)
 
 
-def _ahead(pair: Paired, metric: str, sure: float, at: Any = slice(None)) -> Score:
+def _ahead(pair: Paired, metric: str, sure: float, part: np.ndarray | None = None) -> Score:
     """How much better the challenger is, whichever way the metric goes, with its interval."""
+    at: Any = slice(None) if part is None else part
     champion, challenger = pair.predictions(metric, at)
     weight = None if pair.weight is None else pair.weight[at]
     if weight is not None and not weight.sum():
@@ -251,7 +254,8 @@ def _ahead(pair: Paired, metric: str, sure: float, at: Any = slice(None)) -> Sco
     needed = int(2 * TAIL / (1 - sure))
     away = paired_differences(
         pair.task, [metric], pair.y[at], challenger, champion, weight=weight, confidence=sure,
-        resamples=min(max(RESAMPLES, needed), MOST_RESAMPLES))[metric]
+        resamples=min(max(RESAMPLES, needed), MOST_RESAMPLES),
+        units=UNITS if part is None else UNITS // 4)[metric]
     if METRICS[pair.task, metric].greater_is_better or away.value is None:
         return away
     value, low, high = (None if v is None else -v for v in (away.value, away.high, away.low))

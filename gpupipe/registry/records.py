@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from gpupipe.errors import DataError
+from gpupipe.errors import ConfigError, DataError
 
 FORMAT = 1
 CAP = 4 << 20
@@ -85,7 +85,7 @@ class Event:
     ----------
     number : 1 for the first of its alias.
     before, version : the versions it was moved from and to; None where it pointed at none.
-    action : ``promote`` or ``rollback``.
+    action : ``promote``, ``rollback`` or ``retrain``.
     gates : what the gates said, as `gates.Verdict.to_json` gives it; None where none were asked.
     forced : whether it was moved although a gate did not pass.
     after : SHA-256 of the event before it, so that none can be taken out or changed unnoticed.
@@ -117,8 +117,12 @@ class Event:
 
 
 def encoded(record: Version | Event) -> bytes:
-    """A record as it is written."""
-    return json.dumps(record.to_json(), indent=1, ensure_ascii=False, allow_nan=False).encode()
+    """A record as it is written. ConfigError where none could be read again."""
+    text = json.dumps(record.to_json(), indent=1, ensure_ascii=False, allow_nan=False).encode()
+    if len(text) > CAP:
+        raise ConfigError(f"the record would take {len(text):,} bytes, and {CAP:,} are allowed",
+                          hint="say why in fewer words")
+    return text
 
 
 def digest(members: Mapping[str, Mapping[str, Any]]) -> str:

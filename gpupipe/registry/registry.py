@@ -23,7 +23,7 @@ from typing import Any
 from gpupipe.bundle.store import CAPS
 from gpupipe.checkpoints import crash_point
 from gpupipe.errors import DataError, GateError, did_you_mean
-from gpupipe.registry.names import alias_name, is_version, model_name
+from gpupipe.registry.names import ALIAS, NAME, alias_name, is_version, model_name
 from gpupipe.registry.records import (
     CAP,
     Event,
@@ -61,8 +61,8 @@ class Registry:
     def names(self) -> list[str]:
         """The models that have a version."""
         self._check()
-        return [n for n in self.store.names("") if not n.startswith(".") and n != MARK
-                and self.store.names(f"{n}/versions")]
+        return [n for n in self.store.names("") if NAME.fullmatch(n) and n != MARK
+                and self._numbers(f"{n}/versions")]
 
     def add(
         self, name: str, members: Mapping[str, bytes], facts: Mapping[str, Any], *,
@@ -142,7 +142,7 @@ class Registry:
 
     def aliases(self, name: str) -> dict[str, int]:
         """Which version each alias of a model points at."""
-        known = self.store.names(f"{model_name(name)}/aliases")
+        known = self._aliases(name)
         self._check()
         found = {a: self.alias(name, a) for a in known}
         return {a: e.version for a, e in found.items() if e is not None}
@@ -157,7 +157,7 @@ class Registry:
 
         DataError where one is missing, or is not what it was when the next was made.
         """
-        aliases = [alias] if alias else self.store.names(f"{model_name(name)}/aliases")
+        aliases = [alias] if alias else self._aliases(name)
         self._check()
         # Each alias's moves keep their order, also where the clocks of their movers disagree.
         return list(heapq.merge(*(self._moves(name, a) for a in aliases),
@@ -245,6 +245,10 @@ class Registry:
         if (event.name, event.alias, event.number) != (name, alias, number):
             raise DataError(f"{where} is the record of another move")
         return event
+
+    def _aliases(self, name: str) -> list[str]:
+        """The aliases there are; what a file browser left beside them is none."""
+        return [a for a in self.store.names(f"{model_name(name)}/aliases") if ALIAS.fullmatch(a)]
 
     def _numbers(self, key: str) -> list[int]:
         found = [n.removesuffix(".json") for n in self.store.names(key)]

@@ -16,16 +16,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gpupipe.errors import EnvironmentFault
+from gpupipe.errors import ConfigError, EnvironmentFault
 from gpupipe.serve.lines import Lines
 from gpupipe.serve.metrics import Metrics
 from gpupipe.serve.models import answering, deploy, split_of
 from gpupipe.serve.predictions import PredictionLog
-from gpupipe.serve.settings import ServeConfig, check_libraries, seconds
+from gpupipe.serve.settings import ServeConfig, check_libraries, read_keys, seconds
 from gpupipe.serve.shadow import Feed, channel
 
 SAVED_EVERY = 1.0
 """Seconds between writes of a process's numbers."""
+SWITCH = 0.0005
+"""Seconds for which a thread that writes a log keeps an answer waiting at most; Python's own
+setting is ten times that."""
 RESTART_PAUSE = 1.0
 """Seconds before a process that ended is started again."""
 
@@ -88,8 +91,17 @@ class Worker:
         self.app = App(settings, deployment, self.metrics, self.lines, self.log, feed)
         self.watch = Watch(self.app, answering(settings), seconds(settings.poll), self.metrics,
                            self.lines)
-        self.app.reload = self.watch.look if folder is None else self._tell_parent
+        self.app.reload = self._look if folder is None else self._tell_parent
         self.server = Server(settings, self.app, self._background)
+
+    def _look(self) -> None:
+        """Look for other versions, and read the keys again."""
+        if self.settings.api_keys:
+            try:
+                self.app.keys = read_keys(self.settings.api_keys)
+            except ConfigError as error:  # the old ones stay
+                self.lines.tell("keys_refused", error=str(error))
+        self.watch.look()
 
     def _tell_parent(self) -> None:
         os.kill(self.parent, signal.SIGHUP)
@@ -97,6 +109,7 @@ class Worker:
     def run(self, sock: socket.socket) -> int:
         """The exit code."""
         host, port = sock.getsockname()[:2]
+        sys.setswitchinterval(SWITCH)
         self.lines.start()
         if self.log is not None:
             self.log.start()
@@ -120,7 +133,7 @@ class Worker:
 
     async def _background(self) -> None:
         """What goes on beside the answers: looking for versions, leaving numbers."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.watch.look)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._look)
         looking = asyncio.create_task(self.watch.run())
         try:
             while True:

@@ -181,6 +181,21 @@ def test_a_plan_without_a_file(ask: Any) -> None:
     assert code == 2 and "--baseline" in found["error"]["hint"]
 
 
+@pytest.mark.parametrize(("options", "says"), [
+    (("--baseline", "1.2", "--effect", "0.1"), "lies between 0 and 1"),
+    (("--baseline", "0.95", "--effect", "0.1"), "between 0 and 1"),
+    (("--deviation", "0", "--effect", "0.1"), "above 0"),
+    (("--deviation", "1", "--effect", "0"), "cannot be 0"),
+    (("--baseline", "0.1", "--units", "0"), "nothing is told"),
+    (("--baseline", "0.1", "--effect", "0.01", "--share", "1"), "between 0 and 1"),
+    (("--baseline", "0.1", "--effect", "0.01", "--power", "1"), "between 0 and 1"),
+    (("--baseline", "0.1", "--effect", "0.01", "--output", "plan.json"), "experiment's file"),
+])
+def test_a_plan_that_cannot_be_is_refused(ask: Any, options: tuple[str, ...], says: str) -> None:
+    code, found = ask("plan", *options)
+    assert code == 2 and says in found["error"]["message"]
+
+
 def test_planned_shares_may_be_given_without_a_plan(ask: Any, users: Path) -> None:
     options = ("--metric", "bought", "--share", "control=0.5")
     assert ask("analyse", users, *options)[0] == 2

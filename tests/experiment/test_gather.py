@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpupipe.config import EngineConfig
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.experiment.analyse import analyse
 from gpupipe.experiment.config import configured
@@ -94,6 +93,30 @@ def test_outcomes_are_joined_by_the_unit_or_by_the_prediction(log: Path, tmp_pat
     units = [i for i in range(300) if i % 100 != 99 and i % 4 == 0]
     assert hits == {"champion": len(units), "challenger": 0}
     assert not found.tally.missing
+
+
+def test_the_models_own_score_of_the_time_before_is_a_covariate(
+    log: Path, tmp_path: Path
+) -> None:
+    before = tmp_path / "before"
+    before.mkdir()
+    table = pq.read_table(log, partitioning=None)
+    # What the score goes by, but for the day, and a little noise.
+    old = (np.arange(table.num_rows) % 300 % 7) / 10
+    old = old + np.random.default_rng(0).normal(0, 0.02, len(old))
+    table = table.set_column(table.schema.get_field_index("score"), "score", pa.array(old))
+    pq.write_table(table, before / "part-0.parquet")
+    metric = {"name": "score", "aggregate": "mean", "kind": "mean", "covariate": "score"}
+    config = configured({"name": "x", "primary": metric})
+    found = analyse(gather(config, str(log), before=str(before)))
+    (made,) = found["metrics"]
+    assert made["covariate"] == "before:score"
+    assert made["effects"][0]["cuped"]["variance_reduction"] > 0.99
+    with pytest.raises(ConfigError, match="no metric has a covariate"):
+        gather(configured({"name": "x", "primary": "score"}), str(log), before=str(before))
+    with pytest.raises(ConfigError, match="no column 'scoer'"):
+        gather(configured({"name": "x", "primary": {"name": "score", "covariate": "scoer"}}),
+               str(log), before=str(before))
 
 
 def test_the_files_of_a_log_may_have_features_of_their_own(log: Path) -> None:
@@ -194,6 +217,17 @@ def test_a_control_of_about_zero_has_no_relative_effect() -> None:
     assert effect["relative"] is None and effect["difference"]["value"] != 0
 
 
+def test_a_rise_of_a_negative_control_is_positive() -> None:
+    rng = np.random.default_rng(0)
+    table = table_of(2_000)
+    table["y"] = rng.normal(-10, 1, 2_000) + 2 * (table.arm == "b")
+    (effect,) = analyse(gathered(table))["metrics"][0]["effects"]
+    assert effect["state"] == "better"
+    for key in ("relative", "fieller"):
+        found = effect[key]
+        assert 0.18 < found["low"] < found["value"] < found["high"] < 0.22
+
+
 def test_three_arms_are_each_held_against_the_control_and_corrected_together() -> None:
     rng = np.random.default_rng(4)
     arm = np.array(["old", "x", "y"])[np.arange(6_000) % 3]
@@ -247,17 +281,6 @@ def test_what_cannot_be_an_experiment_is_refused(
 ) -> None:
     with pytest.raises(error, match=says):
         gathered(table, **options)
-
-
-def test_dask_workers_give_the_same_sums(tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
-    table = table_of(3_000, plan=["x", "y", "z"] * 1_000)
-    for i in range(6):
-        table.iloc[i * 500 : (i + 1) * 500].to_parquet(tmp_path / f"{i}.parquet")
-    engine = EngineConfig(kind="dask", workers=2)
-    here = gathered(str(tmp_path), slices=["plan"], unit="user")
-    there = gathered(str(tmp_path), slices=["plan"], unit="user", engine=engine)
-    assert there.tally == here.tally and there.levels == here.levels
 
 
 def test_a_sequence_leaves_out_less_than_a_single_look() -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import NormalIndPower
@@ -86,6 +86,7 @@ def test_chi_squared_is_scipys(df: int) -> None:
     assert normal_tail(30) == pytest.approx(stats.norm.sf(30), rel=1e-12)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.floats(0.02, 0.9), st.floats(0.005, 0.05), st.floats(0.2, 5), st.floats(0.5, 0.95))
 def test_sizes_are_those_of_statsmodels(
     control: float, rise: float, ratio: float, power: float

@@ -95,6 +95,16 @@ def client() -> Iterator[Callable[..., Client]]:
         app.close()
 
 
+@pytest.fixture(scope="session")
+def shared(bundles) -> Iterator[Client]:
+    """A client of the model of two classes, called ``m``, for all that leaves no trace."""
+    config = load_settings(None, {"champion": str(bundles["binary"]), "access_log": False,
+                                  "name": "m"})
+    app = App(config, deploy(answering(config)), Metrics(), Lines())
+    yield Client(app)
+    app.close()
+
+
 @pytest.fixture
 def running(tmp_path) -> Iterator[Callable[..., Running]]:
     """Starts servers as ``gpupipe serve`` does; they are ended with the test."""

@@ -28,17 +28,17 @@ async def answer_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], 
     return int(head[0].split()[1]), headers, body
 
 
-def request_of(record: dict, path: str = "/predict") -> bytes:
+def request_of(record: dict, key: str = "") -> bytes:
     body = json.dumps({"records": [record] * 3}).encode()
-    return (f"POST {path} HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n\r\n").encode() + body
+    return (f"POST /predict HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\n"
+            f"x-api-key: {key}\r\ncontent-length: {len(body)}\r\n\r\n").encode() + body
 
 
 class Load:
     """``clients`` connections in a thread of their own, until `stop`; a context."""
 
-    def __init__(self, port: int, record: dict, clients: int = 8) -> None:
-        self.port, self.request, self.clients = port, request_of(record), clients
+    def __init__(self, port: int, record: dict, clients: int = 8, key: str = "") -> None:
+        self.port, self.request, self.clients = port, request_of(record, key), clients
         self.account = Account()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._all()))

@@ -19,7 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 class Running:
     """``gpupipe serve`` with a free port; its lines of log are in ``errors``."""
 
-    def __init__(self, arguments: list[str], folder: Path, wait: bool = True) -> None:
+    def __init__(
+        self, arguments: list[str], folder: Path, wait: bool = True,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.headers = headers or {}
         self.errors = folder / f"server-{time.monotonic_ns()}.log"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         with self.errors.open("wb") as errors:
@@ -52,12 +56,15 @@ class Running:
     def port(self) -> int:
         return int(self.url.rsplit(":", 1)[1])
 
-    def get(self, path: str, **more: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=30, **more)
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=30, headers=self.headers)
+
+    def post(self, path: str, **more: Any) -> httpx.Response:
+        more["headers"] = {**self.headers, **more.get("headers", {})}
+        return httpx.post(self.url + path, timeout=30, **more)
 
     def predict(self, *records: dict, **more: Any) -> httpx.Response:
-        return httpx.post(self.url + "/predict", json={"records": list(records)}, timeout=30,
-                          **more)
+        return self.post("/predict", json={"records": list(records)}, **more)
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)

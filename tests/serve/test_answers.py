@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
+
 import pyarrow as pa
 import pytest
 from common.quick import COLUMNS, small_table
@@ -100,3 +103,20 @@ def test_other_fields_are_ignored_and_counted(bundles, client):
     more = asked.predict({**RECORDS[0], "extra": 1, "another": []}).json()["predictions"]
     assert without_ids(plain) == without_ids(more)
     assert "gpupipe_ignored_fields_total 2" in asked.get("/metrics").text
+
+
+def test_log_lines_are_json_and_hold_no_value_of_a_row(bundles, client, capfdbinary):
+    asked = client(bundles["binary"], access_log=True)
+    odd = '/"\\\n\x00ü\u2028'
+    asked.predict({**RECORDS[0], "s": "secret"}, **{"x-request-id": "mine"})
+    asked.get("/%22%5C%0A%00%C3%BC%E2%80%A8")
+    asked.predict({**RECORDS[0], "f": "secret"})
+    asked.app.lines.tell("odd", path=odd, value=object)
+    asked.app.lines.flush()
+    text = capfdbinary.readouterr().err
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [r["event"] for r in lines] == ["request"] * 3 + ["odd"]
+    assert lines[0]["request_id"] == "mine" and lines[0]["status"] == 200
+    assert b"secret" not in text
+    for line in lines:
+        assert datetime.fromisoformat(line["time"]).tzinfo is not None

@@ -43,11 +43,11 @@ def until(condition, seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2] if SLOW else [1])
 def test_sigterm_under_load_loses_no_request(workers, bundles, running):
     server = running(str(bundles["binary"]), "--workers", str(workers))
     with Load(server.port, RECORDS[0]) as load:
-        until(lambda: load.account.statuses[200] > 200)
+        until(lambda: load.account.statuses[200] > 100)
         server.signal(signal.SIGTERM)
         until(lambda: load.account.turned_away > 0)
         assert server.process.wait(30) == 0
@@ -131,34 +131,42 @@ def test_a_bad_version_leaves_the_old_one_serving_and_says_so(bundles, others, r
     assert server.predict(RECORDS[0]).json()["version"] != version
 
 
-def test_two_workers_answer_on_one_port_and_metrics_are_of_both(bundles, running):
-    server = running(str(bundles["binary"]), "--workers", "2")
-    until(lambda: sum(r["event"] == "serving" for r in server.lines()) == 2)
-    with Load(server.port, RECORDS[0], clients=16) as load:
-        until(lambda: load.account.statuses[200] > 500)
-    sent = sum(load.account.statuses.values())
-    until(lambda: metric(server, "gpupipe_requests_total", route="/predict") == sent)
-    until(lambda: len({r["pid"] for r in server.lines() if r.get("path") == "/predict"}) == 2)
-    assert metric(server, "gpupipe_worker_info") == 2
-    worker = next(r["pid"] for r in server.lines() if r["event"] == "serving")
-    os.kill(worker, signal.SIGKILL)
-    server.line("process_ended")
-    until(lambda: sum(r["event"] == "serving" for r in server.lines()) == 3)
-    assert server.predict(RECORDS[0]).status_code == 200
-    assert metric(server, "gpupipe_requests_total", route="/predict") >= 1
-
-
-def test_a_reload_by_request_reaches_every_worker(bundles, others, running, tmp_path):
+def test_two_workers_answer_on_one_port_and_metrics_are_of_both(
+    bundles, others, running, tmp_path
+):
     folder, keys = tmp_path / "model", tmp_path / "keys"
     place(bundles["binary"], folder)
     keys.write_text("0123456789abcdef\n")
     settings = tmp_path / "serve.yaml"
     settings.write_text("champion: model\npoll: 60s\nworkers: 2\napi_keys: keys\n")
-    server = running("--config", str(settings))
+    server = running("--config", str(settings), headers={"x-api-key": "0123456789abcdef"})
+    until(lambda: sum(r["event"] == "serving" for r in server.lines()) == 2)
+    with Load(server.port, RECORDS[0], clients=16, key="0123456789abcdef") as load:
+        until(lambda: load.account.statuses[200] > 200)
+    sent = sum(load.account.statuses.values())
+    until(lambda: metric(server, "gpupipe_requests_total", route="/predict") == sent)
+    until(lambda: len({r["pid"] for r in server.lines() if r.get("path") == "/predict"}) == 2)
+    assert metric(server, "gpupipe_worker_info") == 2
+    # a reload that one of them is asked for reaches both
     place(others[0], folder)
-    answer = httpx.post(server.url + "/admin/reload", headers={"x-api-key": "0123456789abcdef"})
-    assert answer.status_code == 202
+    assert server.post("/admin/reload").status_code == 202
     until(lambda: sum(r["event"] == "reloaded" for r in server.lines()) == 2)
+    # SIGHUP reads the keys again; a file without keys changes nothing
+    keys.write_text("")
+    server.signal(signal.SIGHUP)
+    until(lambda: sum(r["event"] == "keys_refused" for r in server.lines()) == 2)
+    keys.write_text("another-key-of-16-characters\n")
+    server.signal(signal.SIGHUP)
+    until(lambda: server.get("/metrics").status_code == 401)
+    server.headers = {"x-api-key": "another-key-of-16-characters"}
+    until(lambda: all(server.get("/metrics").status_code == 200 for _ in range(6)))
+    # a worker that ends is started again, and what it counted is not forgotten
+    worker = next(r["pid"] for r in server.lines() if r["event"] == "serving")
+    os.kill(worker, signal.SIGKILL)
+    server.line("process_ended")
+    until(lambda: sum(r["event"] == "serving" for r in server.lines()) == 3)
+    assert server.predict(RECORDS[0]).status_code == 200
+    assert metric(server, "gpupipe_requests_total", route="/predict") > sent - 2
 
 
 @pytest.fixture
@@ -194,11 +202,13 @@ def test_workers_that_cannot_begin_end_their_parent(damaged, running):
     assert "arrays.npz was changed" in text and "Traceback" not in text
 
 
-def test_a_port_that_is_taken_is_named(bundles, running):
-    first = running(str(bundles["binary"]))
-    second = running(str(bundles["binary"]), "--port", str(first.port), wait=False)
-    assert second.process.wait(30) == 5
-    assert f"cannot listen on 127.0.0.1:{first.port}" in second.errors.read_text()
+def test_a_port_that_is_taken_is_named(bundles):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for workers in (1, 2):
+            with pytest.raises(EnvironmentFault, match=f"cannot listen on 127.0.0.1:{port}"):
+                serve(load_settings(None, {"champion": str(bundles["binary"]), "port": port,
+                                           "workers": workers}))
 
 
 def test_tls(bundles, running, tmp_path):
@@ -292,10 +302,11 @@ def test_clients_that_misbehave_are_answered_and_closed(strict):
 
 def test_a_body_in_pieces_is_answered(strict):
     head, _, body = GOOD.partition(b"\r\n\r\n")
+    head += b"\r\nconnection: close"
     pieces = [head + b"\r\n\r\n", body[:10], body[10:]]
     assert talk(strict, *pieces, pause=0.1).startswith(b"HTTP/1.1 200")
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in (body[:7], body[7:], b""))
-    chunked = HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunks
+    chunked = HEAD + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n" + chunks
     assert talk(strict, chunked).startswith(b"HTTP/1.1 200")
 
 
@@ -342,7 +353,7 @@ def test_memory_is_bounded_while_clients_misbehave(strict):
 
     asyncio.run(round_())
     before = resident(strict.process.pid)
-    for _ in range(20 if SLOW else 3):
+    for _ in range(20 if SLOW else 2):
         asyncio.run(round_())
     assert resident(strict.process.pid) - before < 32 << 20
     assert strict.predict(RECORDS[0]).status_code == 200

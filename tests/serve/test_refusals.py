@@ -45,8 +45,8 @@ VALUES = [
 
 @pytest.mark.parametrize(("column", "text", "code"), VALUES)
 @pytest.mark.parametrize("row", [0, 2])
-def test_a_value_that_does_not_fit_is_named(column, text, code, row, bundles, client):
-    answer = client(bundles["binary"]).post("/predict", content=spelled(column, text, row))
+def test_a_value_that_does_not_fit_is_named(column, text, code, row, shared):
+    answer = shared.post("/predict", content=spelled(column, text, row))
     assert answer.status_code == 422, answer.text
     error = answer.json()["error"]
     assert (error["code"], error["row"], error["column"]) == (code, row, column)
@@ -60,8 +60,8 @@ def test_a_value_that_does_not_fit_is_named(column, text, code, row, bundles, cl
     ("s", '"' + "x" * 10_000 + '"'), ("t", '"2026-01-31"'), ("t", '"9999-12-31T23:59:59Z"'),
     ("t", '"0001-01-01T00:00:00Z"'), *[(c, "null") for c in COLUMNS],
 ])
-def test_odd_values_of_the_right_type_are_answered(column, text, bundles, client):
-    answer = client(bundles["binary"]).post("/predict", content=spelled(column, text))
+def test_odd_values_of_the_right_type_are_answered(column, text, shared):
+    answer = shared.post("/predict", content=spelled(column, text))
     assert answer.status_code == 200, answer.text
 
 
@@ -79,22 +79,22 @@ BODIES = [
 
 @pytest.mark.parametrize("path", ["/predict", "/v2/models/m/infer"])
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
-def test_a_body_that_is_no_request_is_a_422(body, path, bundles, client):
-    answer = client(bundles["binary"], name="m").post(path, content=body)
+def test_a_body_that_is_no_request_is_a_422(body, path, shared):
+    answer = shared.post(path, content=body)
     assert answer.status_code == 422, answer.text
     error = answer.json()["error"]
     assert error["code"] in CODES[422] and error["message"] and len(answer.content) < 2000
 
 
-def test_a_missing_column_is_named_with_one_that_is_near(bundles, client):
+def test_a_missing_column_is_named_with_one_that_is_near(shared):
     record = {("F" if k == "f" else k): v for k, v in GOOD.items()}
-    error = client(bundles["binary"]).predict(GOOD, record).json()["error"]
+    error = shared.predict(GOOD, record).json()["error"]
     assert (error["code"], error["row"], error["column"]) == ("missing_column", 1, "f")
     assert "'F'" in error["hint"]
 
 
-def test_of_a_key_that_is_there_twice_the_last_counts(bundles, client):
-    asked = client(bundles["binary"])
+def test_of_a_key_that_is_there_twice_the_last_counts(shared):
+    asked = shared
     twice = records(GOOD).replace(b'"f":', b'"f": 99.5, "f":')
     plain = asked.predict(GOOD).json()["predictions"][0]["probability"]
     assert asked.post("/predict", content=twice).json()["predictions"][0]["probability"] == plain
@@ -109,8 +109,8 @@ TENSOR = {"name": "f", "datatype": "FP64", "shape": [1], "data": [1.0]}
     {"data": None}, {"data": {}}, {"data": ["a"]}, {"data": [True]}, {"data": [[1.0]]},
     {"shape": [10**30]},
 ])
-def test_a_tensor_that_does_not_fit_is_a_422(change, bundles, client):
-    answer = client(bundles["binary"], name="m").post(
+def test_a_tensor_that_does_not_fit_is_a_422(change, shared):
+    answer = shared.post(
         "/v2/models/m/infer", json={"inputs": [{**TENSOR, **change}]})
     assert answer.status_code == 422, answer.text
 
@@ -118,8 +118,8 @@ def test_a_tensor_that_does_not_fit_is_a_422(change, bundles, client):
 @pytest.mark.parametrize("more", [{"id": 1}, {"id": "x" * 200}, {"outputs": {}},
                                   {"outputs": ["a"]}, {"parameters": []},
                                   {"outputs": [{"name": "other"}]}])
-def test_the_rest_of_an_inference_request_is_checked_too(more, bundles, client):
-    asked = client(bundles["binary"], name="m")
+def test_the_rest_of_an_inference_request_is_checked_too(more, shared):
+    asked = shared
     about = asked.get("/v2/models/m").json()
     inputs = [{"name": i["name"], "datatype": i["datatype"], "shape": [1],
                "data": [GOOD[i["name"]]]} for i in about["inputs"]]
@@ -166,8 +166,8 @@ STREAMS = bad_streams()
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_a_bad_arrow_stream_is_refused_or_harmless(name, bundles, client):
-    answer = client(bundles["binary"]).post("/predict", content=STREAMS[name],
+def test_a_bad_arrow_stream_is_refused_or_harmless(name, shared):
+    answer = shared.post("/predict", content=STREAMS[name],
                                             headers={"content-type": ARROW})
     bent = name.startswith("bent") or name == "nulls"
     assert answer.status_code == 422 or (bent and answer.status_code == 200), answer.text
@@ -175,8 +175,8 @@ def test_a_bad_arrow_stream_is_refused_or_harmless(name, bundles, client):
         assert answer.json()["error"]["message"]
 
 
-def test_an_arrow_stream_may_have_dictionaries_zones_and_other_integers(bundles, client):
-    asked = client(bundles["binary"])
+def test_an_arrow_stream_may_have_dictionaries_zones_and_other_integers(shared):
+    asked = shared
     plain = asked.post("/predict", content=stream(TABLE), headers={"content-type": ARROW}).json()
     other = TABLE.set_column(4, "s", TABLE.column("s").dictionary_encode())
     other = other.set_column(2, "i", other.column("i").cast(pa.int8()))
@@ -206,18 +206,18 @@ def test_limits_are_kept_to(bundles, client):
     ({"accept": "text/html, */*;q=0.1"}, 200), ({"content-encoding": "identity"}, 200),
     ({"content-type": ARROW}, 422),
 ])
-def test_media_types_are_said(headers, status, bundles, client):
-    answer = client(bundles["binary"]).post("/predict", content=records(GOOD), headers=headers)
+def test_media_types_are_said(headers, status, shared):
+    answer = shared.post("/predict", content=records(GOOD), headers=headers)
     assert answer.status_code == status
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_another_method_is_a_405_that_names_the_right_one(method, bundles, client):
-    answer = client(bundles["binary"]).request(method, "/predict")
+def test_another_method_is_a_405_that_names_the_right_one(method, shared):
+    answer = shared.request(method, "/predict")
     assert answer.status_code == 405 and answer.headers["allow"] == "POST"
-    answer = client(bundles["binary"]).request("POST", "/metrics")
+    answer = shared.request("POST", "/metrics")
     assert answer.status_code == 405 and answer.headers["allow"] == "GET"
-    assert client(bundles["binary"]).get("/other").json()["error"]["code"] == "not_found"
+    assert shared.get("/other").json()["error"]["code"] == "not_found"
 
 
 def test_keys_are_asked_for_but_for_health(bundles, client, tmp_path):
@@ -244,5 +244,5 @@ def test_keys_are_asked_for_but_for_health(bundles, client, tmp_path):
     assert asked.post("/admin/reload").status_code == 401
 
 
-def test_a_reload_by_request_needs_keys(bundles, client):
-    assert client(bundles["binary"]).post("/admin/reload").status_code == 403
+def test_a_reload_by_request_needs_keys(shared):
+    assert shared.post("/admin/reload").status_code == 403

@@ -15,7 +15,7 @@ from common.quick import COLUMNS, small_table
 from serve.conftest import RECORDS
 from serve.loading import Load
 from serve.test_answers import stream
-from serve.test_process import metric, until
+from serve.test_process import SLOW, metric, until
 
 import gpupipe
 from gpupipe.errors import ConfigError
@@ -40,11 +40,11 @@ def test_a_unit_stays_with_its_model_and_shares_are_kept(bundles, others, client
     asked = client(bundles["binary"], **dealt(others))
     split = Split("summer", {"champion": 0.7, "challenger": 0.3})
     found = Counter()
-    for n in range(200):
+    for n in range(100):
         unit = f"customer-{n}"
         found[variant(asked, unit)] += 1
         assert variant(asked, unit) == assign(unit, split).arm
-    assert 40 <= found["challenger"] <= 80
+    assert 15 <= found["challenger"] <= 45
     assert variant(asked, 17) == variant(asked, "17")  # a number is its digits
     assert variant(asked, None) == "champion"
 
@@ -205,9 +205,10 @@ def test_the_log_is_written_by_time_and_whole_at_the_end(bundles, others, runnin
         assert server.predict(RECORDS[n], headers={"x-user": str(n)}).status_code == 200
     until(lambda: list((tmp_path / "log").glob("date=*/*.parquet")))
     with Load(server.port, RECORDS[0]) as load:
-        until(lambda: load.account.statuses[200] > 300)
+        until(lambda: load.account.statuses[200] > 100)
         server.signal()
         assert server.process.wait(40) == 0
+    assert set(load.account.statuses) == {200} and not load.account.lost
     answered = 20 + 3 * load.account.statuses[200]
     table = logged(tmp_path / "log")
     own, shadow = (table.filter(pa.compute.equal(table["shadow"], s)) for s in (False, True))
@@ -224,6 +225,7 @@ def test_the_log_is_written_by_time_and_whole_at_the_end(bundles, others, runnin
         "score"].to_pylist()
 
 
+@pytest.mark.skipif(not SLOW, reason="GPUPIPE_SLOW=1 runs it")
 def test_a_shadow_that_fails_or_is_slow_never_touches_the_answer(bundles, running, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(bundles["regression"], other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from fractions import Fraction
 
@@ -16,6 +17,7 @@ from gpupipe.data.reader import Reader
 from gpupipe.engine.local import LocalEngine
 from gpupipe.engine.pandas import PandasFrames
 from gpupipe.errors import DataError
+from gpupipe.experiment.analyse import analyse
 from gpupipe.experiment.cells import Reading, Tally
 from gpupipe.experiment.config import configured
 from gpupipe.experiment.gather import Gathered, gather
@@ -153,6 +155,15 @@ def test_an_experiment_is_the_same_in_any_order_and_from_any_files(tmp_path) -> 
         pq.write_table(shuffled.slice(i * 600, 600), tmp_path / f"{4 - i}.parquet",
                        row_group_size=97)
     assert gather(configured(FILE), str(tmp_path)).tally == whole
+
+
+def test_an_analysis_is_the_same_to_the_bit_in_any_order_resamples_included() -> None:
+    made = []
+    for table in (LOG, LOG.take(pa.array(np.random.default_rng(1).permutation(LOG.num_rows)))):
+        found = analyse(gather(configured(FILE), table), resamples=120)
+        found.pop("created")
+        made.append(json.dumps(found))
+    assert made[0] == made[1]
 
 
 def test_rows_that_are_units_give_the_sums_of_units_with_one_row() -> None:
