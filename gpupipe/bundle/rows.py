@@ -52,7 +52,19 @@ def rows_of(bundle: Bundle, records: Sequence[dict[str, Any]] = ()) -> Rows:
         differs = f"rows cannot be compiled: {error!r}"[:300]
     if differs:
         return Rows(None, "batch", differs)
+    if path.many is not None and not _as_many(bundle, path, tried):
+        path.many = None
     return Rows(path, path.how, path.why, _plain_of(bundle, path))
+
+
+def _as_many(bundle: Bundle, path: RowPath, records: Sequence[dict[str, Any]]) -> bool:
+    """Whether the tables for many rows score these to the last bit as the model itself."""
+    if not records or path.many is None:
+        return not records
+    table, predict = records_table(records, bundle.schema), bundle.contents.model.predict
+    one, other = (np.concatenate(bundle.by_pieces(table, lambda m: np.asarray(predict(m)), first))
+                  for first in (path.many.scores, None))
+    return one.dtype == other.dtype and one.tobytes() == other.tobytes()
 
 
 def _odd(records: Sequence[dict[str, Any]], schema: Schema) -> Iterator[dict[str, Any]]:

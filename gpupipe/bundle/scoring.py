@@ -20,10 +20,11 @@ from gpupipe.bundle.tables import as_table, records_table
 from gpupipe.data.normalise import logical_type, normalise
 from gpupipe.data.schema import Schema
 from gpupipe.engine.collections import is_collection, map_rows
-from gpupipe.engine.frames import NumpyFrames
+from gpupipe.engine.frames import Column, Frames, NumpyFrames
 from gpupipe.engine.machine import cores
 from gpupipe.errors import DataError, did_you_mean
 from gpupipe.models.unsupervised import typed
+from gpupipe.scorer.many import LEAST_ROWS
 from gpupipe.scorer.rows import Unfit
 from gpupipe.transforms.graph import Batch, feature_names, matrix
 
@@ -97,7 +98,7 @@ class Bundle:
         if is_collection(table):
             names = self.feature_names
             return map_rows(table, self.features, names, np.empty((0, len(names)), np.float32))
-        return np.concatenate(self._by_pieces(as_table(table), lambda m: m))
+        return np.concatenate(self.by_pieces(as_table(table), lambda m: m))
 
     def predict_proba(self, table: Any) -> Any:
         """Class probabilities, float64 ``[n, classes]`` in the order of `classes`.
@@ -238,15 +239,30 @@ class Bundle:
     def scores(self, table: Any) -> np.ndarray:
         """P(positive) ``[n]``, probabilities ``[n, classes]``, values ``[n]``, or `outputs`."""
         predict = self.contents.model.predict
-        return np.concatenate(self._by_pieces(as_table(table), lambda m: np.asarray(predict(m))))
+        table = as_table(table)
+        many = self._many if table.num_rows >= LEAST_ROWS else None
+        return np.concatenate(self.by_pieces(table, lambda m: np.asarray(predict(m)), many))
 
     def scored(self, table: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Scores, and the bounds around them: ends ``[n, 2]``, sets ``[n, classes]``, or None."""
-        scores, bounds = zip(*self._by_pieces(as_table(table), self._judged), strict=True)
+        if self.coverage is None:
+            return self.scores(table), None
+        scores, bounds = zip(*self.by_pieces(as_table(table), self._judged), strict=True)
         return np.concatenate(scores), None if bounds[0] is None else np.concatenate(bounds)
 
-    def _by_pieces(self, table: pa.Table, work: Callable[[np.ndarray], T]) -> list[T]:
-        """What ``work`` makes of each piece's features, in order, by as many threads as cores."""
+    @property
+    def _many(self) -> Callable[[Mapping[str, Column], Frames], np.ndarray | None] | None:
+        path = self._rows.path
+        return None if path is None or path.many is None else path.many.scores
+
+    def by_pieces(
+        self, table: pa.Table, work: Callable[[np.ndarray], T],
+        first: Callable[[Mapping[str, Column], Frames], T | None] | None = None,
+    ) -> list[T]:
+        """What ``work`` makes of each piece's features, in order, by as many threads as cores.
+
+        ``first``, if there is one, is asked before, with the piece's columns; it may give None.
+        """
         # Text on one dictionary, of which all that a piece finds out holds for the others.
         table = self.typed(table).unify_dictionaries()
         fx, contents = NumpyFrames(), self.contents
@@ -257,8 +273,9 @@ class Bundle:
             columns = {f.name: replace(fx.column(frame, f.name, f.dtype), answers=known[f.name])
                        if f.dtype == "string" else fx.column(frame, f.name, f.dtype)
                        for f in self.schema}
-            return work(np.asarray(matrix(contents.graph, contents.fitted,
-                                          Batch(columns, None, fx))))
+            found = None if first is None else first(columns, fx)
+            return work(np.asarray(matrix(contents.graph, contents.fitted, Batch(
+                columns, None, fx)))) if found is None else found
 
         starts = range(0, max(table.num_rows, 1), PIECE_ROWS)
         if len(starts) == 1:

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from gpupipe.engine.frames import Array, Column, Frames
-from gpupipe.stats.quantiles import BINS, bin_edges, bin_of
+from gpupipe.stats.quantiles import BINS, PIECES, bin_edges, bin_of
 
 MISSING, UNFIT, INFINITE, UNSEEN, BELOW, ABOVE = range(6)
 """Cells that every column has. A row BELOW or ABOVE the reference's range also lies in a cell of
@@ -214,11 +214,16 @@ class Present:
 
 @dataclass(frozen=True)
 class Pieces:
-    """A span of numbers in ``count`` parts of equal width; what lies outside is at either end."""
+    """A span of numbers in ``count`` parts of equal width; what lies outside is at either end.
+
+    ``least`` and ``greatest`` are the reference's extremes.
+    """
 
     low: float
     high: float
-    count: int = 4_096
+    least: float
+    greatest: float
+    count: int = PIECES
     ordered = True
 
     @property
@@ -228,15 +233,14 @@ class Pieces:
     def cells(self, column: Column, fx: Frames) -> Array:
         values = fx.numbers(column)
         share = (values - self.low) / (self.high - self.low)
-        # Each operation is rounded once, so the piece is a function of the value alone.
+        # As `quantiles.piece_of` has it; each operation is rounded once.
         place = fx.xp.clip(fx.xp.floor(share * self.count), -1, self.count)
-        place = fx.xp.where(values == self.high, self.count - 1, place)
         place = fx.xp.where(fx.xp.isnan(place), 0, place).astype("int64")
         return _special(column, values, FIRST + 1 + place, fx)
 
     def beyond(self, column: Column, fx: Frames) -> tuple[Array, Array] | None:
         values = fx.numbers(column)
-        return values < self.low, values > self.high
+        return values < self.least, values > self.greatest
 
     def middles(self, cells: np.ndarray) -> np.ndarray:
         place = np.asarray(cells) - FIRST - 1

@@ -14,6 +14,7 @@ from gpupipe.bundle.scoring import Bundle
 from gpupipe.bundle.store import read_states
 from gpupipe.monitor.cells import FIRST, Bins, Coder, Levels, Pieces, Present, Values
 from gpupipe.record import PREDICTED
+from gpupipe.stats.quantiles import bin_edges
 
 PREDICTION = "(prediction)"
 """What the model's own output is called among the columns."""
@@ -113,11 +114,11 @@ def known(name: str, dtype: str, state: Mapping[str, Any] | None) -> Known:
         return replace(plain, why="it has no values")
     low, high = float(extremes["low"][0]), float(extremes["high"][0])
     pieces = state.get("pieces")
-    if pieces is not None and high > low:
-        counts = np.asarray(pieces["counts"])
-        held = np.flatnonzero(counts)
-        return replace(plain, coder=Pieces(low, high, len(counts)), cells=FIRST + 1 + held,
-                       counts=counts[held])
+    if pieces is not None:
+        counts, (first, last) = np.asarray(pieces["counts"]), pieces["span"]
+        held, edges = np.flatnonzero(counts), np.append(bin_edges(), np.inf)
+        coder = Pieces(float(edges[first]), float(edges[last + 1]), low, high, len(counts))
+        return replace(plain, coder=coder, cells=FIRST + 1 + held, counts=counts[held])
     return replace(plain, coder=Bins(low, high), cells=FIRST + np.asarray(histogram["bins"]),
                    counts=np.asarray(histogram["counts"]))
 

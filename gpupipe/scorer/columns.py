@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -131,17 +132,17 @@ def compiled(graph: Graph, fitted: Fitted) -> list[Compiled]:
     A source column's features are side by side where one step makes them; where other columns'
     lie between, it is there once for each run of them.
     """
-    runs: list[tuple[str, list[Node]]] = []
-    for node in graph.outputs:
-        if not runs or runs[-1][0] != node.raw:
-            runs.append((node.raw, []))
-        runs[-1][1].append(node)
     made, start = [], 0
-    for _, nodes in runs:
+    for nodes in runs_of(graph):
         column = _compiled(nodes, fitted, start)
         made.append(column)
         start = column.at[1]
     return made
+
+
+def runs_of(graph: Graph) -> list[list[Node]]:
+    """The outputs of a graph, those side by side that are made of one source column together."""
+    return [list(run) for _, run in groupby(graph.outputs, key=lambda node: node.raw)]
 
 
 def _compiled(nodes: list[Node], fitted: Fitted, start: int) -> Compiled:

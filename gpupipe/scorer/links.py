@@ -66,6 +66,22 @@ def link_of(objective: str) -> Link:
     raise Unlinked(f"objective {objective!r} has no link of its own here")
 
 
+def many_of(objective: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The same for one output of many rows, ``[n]`` to ``[n]``. `Unlinked` where there is none."""
+    if objective in IDENTITY:
+        return lambda margins: margins
+    exp = _libm()[0]
+
+    def raised(margins: np.ndarray) -> np.ndarray:
+        return np.fromiter(map(exp, margins.tolist()), np.float32, len(margins))
+
+    if objective in LOGARITHMIC:
+        return raised
+    if objective in LOGISTIC:
+        return lambda margins: ONE / (raised(np.minimum(-margins, LARGEST)) + ONE + LEAST)
+    raise Unlinked(f"objective {objective!r} has no link for many rows")
+
+
 def margins_of(objective: str, base: np.ndarray) -> np.ndarray:
     """Base scores as margins, float32: the inverse of the link."""
     base = base.astype(np.float32)

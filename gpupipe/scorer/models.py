@@ -26,12 +26,46 @@ Predict = Callable[[Cells], np.ndarray]
 """What the model's `predict` gives for one row: ``[1]`` or ``[1, k]`` float64."""
 
 
+@dataclass(frozen=True)
+class Words:
+    """Where a model of trees looks at the columns.
+
+    Attributes
+    ----------
+    tables : of a tabled column (its number), the words ``[trees]`` of each entry.
+    cuts : of other columns: the number, the place among its features, and the model's feature.
+    """
+
+    quick: Quick
+    objective: str
+    tables: list[tuple[int, list[np.ndarray]]]
+    cuts: list[tuple[int, int, int]]
+
+    def margins(self) -> Callable[[Cells], np.ndarray]:
+        """The function from cells to margins, float32 ``[groups]``."""
+        quick, tables = self.quick, self.tables
+        cuts = [(c, i, quick.splits[f].at) for c, i, f in self.cuts]
+
+        def margins(cells: Cells) -> np.ndarray:
+            words = [rows[cells[c]] for c, rows in tables]
+            words += [at(cells[c][i]) for c, i, at in cuts]
+            return quick.margins(words)
+        return margins
+
+
 @dataclass
 class Compiler:
-    """Compiles the models of one bundle. ``reasons`` says why a part of it is not by tables."""
+    """Compiles the models of one bundle.
+
+    Attributes
+    ----------
+    reasons : why parts of it are not by tables.
+    words : those of the models of trees that are, in the order in which they were met.
+    """
 
     columns: Sequence[Compiled]
     reasons: list[str] = field(default_factory=list)
+    words: list[Words] = field(default_factory=list)
 
     def model(self, model: Any, features: np.ndarray) -> Predict:
         """A model that sees these features of the matrix, ``[its features]``, in its order."""
@@ -59,11 +93,13 @@ class Compiler:
 
     def _trees(self, model: FittedTrees, features: np.ndarray) -> Predict:
         try:
-            margins, link = self._tables(model, features)
+            words = self._words(model, features)
+            link = link_of(words.objective)
         except (Untabled, Unlinked) as why:
             self.reasons.append(str(why))
             return self._filled(model.predict, features)
-        finished = model.finished
+        self.words.append(words)
+        margins, finished = words.margins(), model.finished
         if model.task == "binary":
             def share(cells: Cells) -> np.ndarray:
                 # As `outputs_of`, whose clip takes longer than all of the trees.
@@ -71,13 +107,12 @@ class Compiler:
             return share
         return lambda cells: finished(link(margins(cells)))
 
-    def _tables(self, model: FittedTrees, features: np.ndarray) -> tuple[Any, Any]:
+    def _words(self, model: FittedTrees, features: np.ndarray) -> Words:
         booster = model.booster
         forest = booster.forest if isinstance(booster, StoredBooster) else None
         if forest is None or forest.weighted:
             raise Untabled("trees that have weights of their own" if forest else
                            "trees that were not read from a bundle")
-        link = link_of(forest.objective)
         base = np.broadcast_to(margins_of(forest.objective, forest.base), forest.groups)
         rounds = min(model.rounds or len(forest.ends) - 1, len(forest.ends) - 1)
         quick = Quick(forest, int(forest.ends[rounds]), base)
@@ -85,7 +120,7 @@ class Compiler:
             raise Untabled("a model that sees a feature twice")
         place = {int(f): i for i, f in enumerate(features) if i in quick.splits}
         tables: list[tuple[int, list[np.ndarray]]] = []
-        cuts: list[tuple[int, int, Any]] = []
+        cuts: list[tuple[int, int, int]] = []
         left = BUDGET
         for c, column in enumerate(self.columns):
             seen = [(i, place[f]) for i, f in enumerate(range(*column.at)) if f in place]
@@ -101,13 +136,8 @@ class Compiler:
                 tables.append((c, [quick.row_of(row, [f for _, f in seen])
                                    for row in column.features[:, at].tolist()]))
             else:
-                cuts += [(c, i, quick.splits[f].at) for i, f in seen]
-
-        def margins(cells: Cells) -> np.ndarray:
-            words = [rows[cells[c]] for c, rows in tables]
-            words += [at(cells[c][i]) for c, i, at in cuts]
-            return quick.margins(words)
-        return margins, link
+                cuts += [(c, i, f) for i, f in seen]
+        return Words(quick, forest.objective, tables, cuts)
 
     def _filled(self, predict: Any, features: np.ndarray) -> Predict:
         filled = self._matrix(features)

@@ -13,7 +13,11 @@ from typing import Any, Literal
 import numpy as np
 
 from gpupipe.data.schema import Schema
+from gpupipe.models.trees import FittedTrees
+from gpupipe.models.wrappers import Calibrated
 from gpupipe.scorer.columns import Compiled, Unfit, compiled, plain
+from gpupipe.scorer.links import Unlinked
+from gpupipe.scorer.many import Many
 from gpupipe.scorer.models import Compiler
 from gpupipe.transforms.graph import Fitted, Graph
 
@@ -30,6 +34,7 @@ class RowPath:
     Attributes
     ----------
     how : which way rows go.
+    many : scores tables of many rows; None where the library does that.
     why : what keeps them from being compiled through and through; empty where nothing does.
     """
 
@@ -44,6 +49,7 @@ class RowPath:
         self._cells = [(c.name, c.cell) for c in columns]
         self._others = [(f.name, plain(f.dtype)) for f in schema
                         if f.name not in {c.name for c in columns}]
+        self.many = _many(graph, fitted, columns, compiler, model)
         self.how: How = "library" if compiler.reasons else "compiled"
         self.why = "; ".join(dict.fromkeys(compiler.reasons))
 
@@ -69,6 +75,22 @@ class RowPath:
         except KeyError:
             raise Unfit from None
         return np.concatenate(made, axis=1) if made else np.empty((len(records), 0), np.float32)
+
+
+def _many(graph: Graph, fitted: Fitted, columns: list[Compiled], compiler: Compiler,
+          model: Any) -> Many | None:
+    """The tables for many rows: of one model of trees with one output, calibrated or not."""
+    inner = model.inner if isinstance(model, Calibrated) else model
+    if not isinstance(inner, FittedTrees) or not compiler.words or compiler.reasons:
+        return None
+    (words,) = compiler.words
+    if len(words.quick.groups) > 1 or not (words.tables or words.cuts):
+        return None
+    try:
+        return Many(graph, fitted, columns, words, inner,
+                    model.calibrator if isinstance(model, Calibrated) else None)
+    except Unlinked:
+        return None
 
 
 def held_against(

@@ -121,11 +121,11 @@ def test_whole_numbers_lie_at_their_value_or_between_two():
 
 
 def test_pieces_cut_a_crowded_span_into_equal_parts():
-    pieces = Pieces(1000.0, 1001.0, 100)
+    pieces = Pieces(1000.0, 1001.0, 1000.0, 1000.9, 100)
     cells = pieces.cells(Column("float64", np.array([999.0, 1000.0, 1000.504, 1001.0, 1002.0])),
                          FX)
-    assert (cells - FIRST).tolist() == [0, 1, 51, 100, 101]
-    np.testing.assert_allclose(pieces.middles(cells), [1000, 1000.005, 1000.505, 1000.995, 1001])
+    assert (cells - FIRST).tolist() == [0, 1, 51, 101, 101]
+    np.testing.assert_allclose(pieces.middles(cells), [1000, 1000.005, 1000.505, 1001, 1001])
 
 
 def test_text_lies_at_its_place_or_is_unseen():

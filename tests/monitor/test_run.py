@@ -184,6 +184,12 @@ def test_rules_that_name_nothing_are_told_by_line(bundle, tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'psi'"):
         monitor(bundle, table(200, 1), rules=parse_config(
             {"data": {"source": "t", "target": "y"}, "monitor": {"thresholds": {"psy": {}}}}))
+    with pytest.raises(ConfigError, match=r"(?s)monitor.metrics.1.*did you mean 'roc_auc'"):
+        monitor(bundle, table(200, 1), rules=MonitorConfig(metrics=["accuracy", "roc_aux"]))
+    with pytest.raises(ConfigError, match="nothing to judge"):
+        monitor(bundle)
+    with pytest.raises(DataError, match="no history here yet"):
+        monitor(bundle, history=tmp_path / "none")
     with pytest.raises(ConfigError, match="below warn"):
         parse_config({"data": {"source": "t", "target": "y"}, "monitor": {
             "thresholds": {"psi": {"warn": 0.2, "alert": 0.1}}}})
@@ -237,3 +243,30 @@ def test_shuffled_parts_give_the_same_counts_file(bundle, tmp_path):
     tables = [pq.read_table(next((tmp_path / n / "counts").iterdir())).replace_schema_metadata()
               for n in "ab"]
     assert tables[0].equals(tables[1])
+
+
+def test_values_that_crowd_in_few_bins_are_counted_finely_enough_to_see_them_move(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def draw(n: int, shift: float = 0.0) -> pa.Table:
+        x = rng.normal(1000 + shift, 2, n)
+        return pa.table({"x": x, "flag": rng.integers(0, 2, n).astype(float),
+                         "y": np.where(x + rng.normal(size=n) > 1000, "a", "b").tolist()})
+
+    pq.write_table(draw(4000), tmp_path / "t.parquet")
+    done = gpupipe.run({
+        "data": {"source": str(tmp_path / "t.parquet"), "target": "y"}, "explain": False,
+        "model": {"kind": "linear"}, "split": {"folds": 2},
+        "evaluate": {"resamples": 10, "baselines": []}, "engine": {"workers": 1},
+    }, runs=tmp_path / "runs")
+    reference = reference_of(gpupipe.load(done.bundle))
+    x = reference.columns["x"]
+    assert type(x.coder).__name__ == "Pieces" and len(x.cells) > 100
+    assert x.counts.sum() == 4000
+    assert type(reference.columns["flag"].coder).__name__ == "Bins"
+    assert states(monitor(done.bundle, draw(3000), window="all"))["x"] == "ok"
+    moved = monitor(done.bundle, draw(3000, shift=0.6), window="all")
+    assert states(moved)["x"] == "alert"
+    found = next(c for c in moved.windows[0].columns if c.column == "x")
+    wasserstein = next(m for m in found.measures if m.name == "wasserstein")
+    assert wasserstein.value == pytest.approx(0.3, abs=0.05)

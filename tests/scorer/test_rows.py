@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from common.quick import (
     COLUMNS,
@@ -30,6 +31,7 @@ from gpupipe.config.unsupervised import UNSUPERVISED
 from gpupipe.errors import DataError
 from gpupipe.models import MODELS
 from gpupipe.models.base import TASKS
+from gpupipe.scorer.many import LEAST_ROWS
 from gpupipe.scorer.rows import RowPath
 
 FOLDS = {"holdout": 0.25, "folds": 2}
@@ -208,6 +210,38 @@ def test_many_threads_score_with_one_bundle(bundle):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def wild_table(n: int) -> pa.Table:
+    """Rows with missing values, levels never seen, infinities and extremes."""
+    rng, table = np.random.default_rng(6), small_table(n, seed=6).select(list(COLUMNS))
+    odd = rng.choice([np.inf, -np.inf, 0.0, -0.0, 1e300, -1e300, 5e-324, np.nan], n)
+    wild = np.where(rng.random(n) < 0.2, odd, table["f"].to_numpy())
+    texts = np.where(rng.random(n) < 0.2, "never seen", table["s"].to_pandas().fillna("ß"))
+    whole = np.where(rng.random(n) < 0.2, rng.integers(-(2**62), 2**62, n), 1)
+    return table.set_column(0, "f", pa.array(wild)).set_column(
+        4, "s", pa.array(texts.tolist(), mask=rng.random(n) < 0.2)).set_column(
+        2, "i", pa.array(whole, mask=rng.random(n) < 0.2))
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning",
+                            "ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("bundle", CASES, indirect=True)
+def test_many_rows_score_as_few_do(bundle):
+    table = wild_table(LEAST_ROWS + 500)
+    few = [bundle.scores(table.slice(i, 700)) for i in range(0, table.num_rows, 700)]
+    assert bundle.scores(table).tobytes() == np.concatenate(few).tobytes()
+    assert bundle.scored(table)[0].tobytes() == np.concatenate(few).tobytes()
+
+
+MANY = ["xgboost, binary", "xgboost, regression", "forest, regression", "calibrated", "codes"]
+
+
+@pytest.mark.parametrize("bundle", MANY, indirect=True)
+def test_tables_of_many_rows_go_by_words(bundle, monkeypatch):
+    assert bundle._rows.path.many is not None
+    monkeypatch.setattr(type(bundle.contents.model), "predict", None)  # not asked
+    assert len(bundle.scores(wild_table(LEAST_ROWS))) == LEAST_ROWS
 
 
 @pytest.mark.parametrize("bundle", ["xgboost, binary"], indirect=True)
