@@ -164,9 +164,11 @@ def _line(
     top = max(max(p["effect"] for _, p in points), alert) * 1.1
     plot = time_plot(windows, (0.0, top), f"{title} of the predictions by window")
     last = len(windows) - 0.5
+    apart = plot.py(warn) - plot.py(alert) > 12
     for name, at in (("warn", warn), ("alert", alert)):
         plot.rule((-0.5, at), (last, at))
-        plot.note(-0.4, at, name)
+        if apart or name == "alert":
+            plot.note(-0.4, at, name)
     xs = [float(i) for i, _ in points]
     ys = [p["effect"] for _, p in points]
     for run in runs(xs):

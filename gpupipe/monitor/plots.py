@@ -25,13 +25,14 @@ def name_of(window: Mapping[str, Any]) -> str:
 def ticks_of(windows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A short name for some windows, empty for the others."""
     every = max(1, -(-len(windows) // LABELS))
-    return [_short(w) if i % every == 0 else "" for i, w in enumerate(windows)]
+    years = {w["start"][:4] for w in windows}
+    return [_short(w, len(years) > 1) if i % every == 0 else "" for i, w in enumerate(windows)]
 
 
-def _short(window: Mapping[str, Any]) -> str:
+def _short(window: Mapping[str, Any], year: bool) -> str:
     name = name_of(window)
     if window["start"].endswith("Z"):
-        return name[5:]
+        return name if year else name[5:]
     return name if name == "all rows" else f"{int(window['start']):,}"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,17 @@ def test_labels_that_are_asked_for_are_those_of_the_metric(shifted):
                 for label in asked:  # as in metrics.add("gpupipe_rows_total", n, variant=...)
                     assert re.search(rf'"{base}".{{0,200}}?["(, ]{label}["=]', source,
                                      re.DOTALL), (base, label)
+
+
+def test_promtool_takes_rules_and_metrics(shifted):
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("there is no promtool here")
+    for arguments, text in ((["rules", str(FILES / "prometheus-rules.yaml")], ""),
+                            (["metrics"], exposition(shifted))):
+        done = subprocess.run([promtool, "check", *arguments], input=text, text=True,
+                              capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_rules_are_rules_and_panels_are_panels():
