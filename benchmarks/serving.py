@@ -397,7 +397,9 @@ def main() -> int:
              if args.only is None or c.name in args.only]
     whole: Result = {"facts": facts(args), "generator": {}, "compared": {}, "turns": []}
     records, turns = people(args.data), whole["turns"]
-    earlier = json.loads(args.like.read_text())["compared"] if args.like else {}
+    like = json.loads(args.like.read_text()) if args.like else {"compared": {}, "turns": []}
+    earlier = like["compared"]
+    whole["tried"] = [{k: v for k, v in t.items() if k != "steps"} for t in like["turns"]]
     one = json.dumps({"records": records[:1]}).encode()
     whole["generator"] = ceiling(one)
     for rows in args.rows:

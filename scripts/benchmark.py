@@ -20,7 +20,8 @@ from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("end_to_end", "five_fold", "real_tables", "dask_overhead", "serving")
+NAMES = ("end_to_end", "five_fold", "real_tables", "dask_overhead", "serving", "drift_alarms",
+         "monitor_scale")
 
 
 def script(name: str) -> Path:

@@ -17,19 +17,17 @@ from typing import Any
 from gpupipe.checkpoints import temporary_name
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.evaluate.report import environment
-from gpupipe.evaluate.svg import Plot
 from gpupipe.evaluate.text import CONTROL
 from gpupipe.monitor.alerts import read_alerts
 from gpupipe.monitor.history import PICTURES, VERDICT, read_json
 from gpupipe.monitor.judge import WORST, worst_of
 from gpupipe.monitor.pictures import DRAWN
+from gpupipe.monitor.plots import name_of, quality, runs, ticks_of, time_plot
 from gpupipe.monitor.reference import PREDICTION
 
 SYMBOLS = {"ok": "·", "warn": "▲", "alert": "✕", "insufficient": "–"}
 ROWS = 100
 """Columns (and slices) that a heat map shows, those that are off first."""
-LABELS = 9
-"""Windows whose names stand under an axis."""
 TEMPLATES = Path(__file__).parents[1] / "evaluate" / "templates"
 
 
@@ -143,27 +141,6 @@ def heat_map(windows: Sequence[Mapping[str, Any]], chosen: Any, by: str) -> dict
     return {"rows": [{"name": n, "states": found[n]} for n in sorted(found, key=off)]}
 
 
-def name_of(window: Mapping[str, Any]) -> str:
-    """A window in words: its day, its hour, or its rows."""
-    start, end = window["start"], window["end"]
-    if not start.endswith("Z"):
-        return "all rows" if start == "all" else f"rows {int(start):,} to {int(end):,}"
-    return start[:10] if start[11:] == end[11:] == "00:00:00Z" else start[:16].replace("T", " ")
-
-
-def ticks_of(windows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A short name for some windows, empty for the others."""
-    every = max(1, -(-len(windows) // LABELS))
-    return [_short(w) if i % every == 0 else "" for i, w in enumerate(windows)]
-
-
-def _short(window: Mapping[str, Any]) -> str:
-    name = name_of(window)
-    if window["start"].endswith("Z"):
-        return name[5:]
-    return name if name == "all rows" else f"{int(window['start']):,}"
-
-
 def prediction_plots(windows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """How far the predictions are from the out-of-fold ones, by window, with thresholds."""
     judged = [next((c for c in w["columns"] if c["column"] == PREDICTION and c["slice"] is None),
@@ -196,33 +173,6 @@ def _line(
         plot.line([xs[i] for i in run], [ys[i] for i in run], "s0")
     plot.points(xs, ys, "s0", 3)
     return plot.render()
-
-
-def time_plot(
-    windows: Sequence[Mapping[str, Any]], y: tuple[float, float], title: str
-) -> Plot:
-    """A plot whose x axis is the windows, numbered from 0."""
-    names = [(float(i), t) for i, t in enumerate(ticks_of(windows)) if t]
-    return Plot((-0.5, len(windows) - 0.5), y, title=title, x_names=names[::2] if len(
-        names) > 5 else names, width=520, height=230, y_ticks=4)
-
-
-def runs(xs: Sequence[float]) -> list[list[int]]:
-    """Stretches of neighbouring windows: a line does not bridge a gap."""
-    found: list[list[int]] = []
-    for i, x in enumerate(xs):
-        if found and x == xs[i - 1] + 1:
-            found[-1].append(i)
-        else:
-            found.append([i])
-    return found
-
-
-def quality(
-    verdict: Mapping[str, Any], windows: Sequence[Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    """Metrics by window; None without labels."""
-    return None
 
 
 def page_data(

@@ -77,6 +77,9 @@ class History:
         own = {"format": FORMAT, "model": dict(model), "window": cut.text,
                "slices": [n for s in slicings for n in s.names]}
         path = folder / ABOUT
+        if not path.exists() and windows is None:
+            raise DataError("there is no history here yet", where=str(folder),
+                            hint="name the data to begin it with")
         if not path.exists():
             (folder / COUNTS).mkdir(parents=True, exist_ok=True)
             write_json(path, own)

@@ -95,6 +95,8 @@ def samples(verdict: Verdict, now: float) -> Iterator[Sample]:
     if verdict.judged:
         yield from _of_window(verdict.judged[-1])
         yield from _of_quality(verdict, verdict.judged[-1])
+        lag = (verdict.quality.get("labels") or {}).get("lag_hours")
+        yield "gpupipe_monitor_label_lag_seconds", None if lag is None else lag["median"] * 3600, {}
 
 
 def _of_window(window: Window) -> Iterator[Sample]:
@@ -110,8 +112,32 @@ def _of_window(window: Window) -> Iterator[Sample]:
             yield "gpupipe_monitor_effect", m.effect, {**labels, "measure": m.name}
 
 
-def _of_quality(verdict: Verdict, window: Window) -> Iterator[Sample]:
-    return iter(())
+def _of_quality(verdict: Verdict, newest: Window) -> Iterator[Sample]:
+    """Metrics: measured in the newest window that labels judge, estimated in the newest of all."""
+    own = verdict.quality_of(newest)
+    yield "gpupipe_monitor_label_coverage_ratio", own.get("coverage"), {}
+    for name, score in own.get("estimated", {}).items():
+        yield from _score(name, score, "estimated", "")
+    for name, value in verdict.quality.get("reference", {}).items():
+        if name in verdict.quality["metrics"]:
+            yield "gpupipe_monitor_metric_reference", value, {"metric": name}
+    if not verdict.matured:
+        return
+    own, headline = verdict.quality_of(verdict.matured[-1]), verdict.quality["metrics"][0]
+    yield "gpupipe_monitor_metric_state", STATES[own["state"]], {"metric": headline, "slice": ""}
+    for name, score in own.get("scores", {}).items():
+        yield from _score(name, score, "measured", "")
+    for part in own.get("slices", ()):
+        yield "gpupipe_monitor_metric_state", STATES[part["state"] or INSUFFICIENT], {
+            "metric": headline, "slice": part["slice"]}
+        for name, score in part["scores"].items():
+            yield from _score(name, score, "measured", part["slice"])
+
+
+def _score(name: str, score: Mapping[str, Any], source: str, slice_: str) -> Iterator[Sample]:
+    labels = {"metric": name, "source": source, "slice": slice_}
+    for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
+        yield f"gpupipe_monitor_metric{end}", score.get(key), labels
 
 
 def _escaped(value: Any) -> str:

@@ -13,6 +13,7 @@ from gpupipe.config import EngineConfig, PipelineConfig
 from gpupipe.config.monitor import MonitorConfig, check_measures
 from gpupipe.engine.choose import choose
 from gpupipe.errors import ConfigError, did_you_mean
+from gpupipe.evaluate.metrics import choose as choose_metrics
 from gpupipe.monitor.alerts import told
 from gpupipe.monitor.history import PICTURES, VERDICT, History, bundle_digest, write_json
 from gpupipe.monitor.judge import Judge
@@ -20,7 +21,7 @@ from gpupipe.monitor.labels import read_labels
 from gpupipe.monitor.measures import MEASURES
 from gpupipe.monitor.multivariate import multivariate, reference_rows
 from gpupipe.monitor.pictures import pictures
-from gpupipe.monitor.quality import quality_of
+from gpupipe.monitor.quality import TASKS, quality_of
 from gpupipe.monitor.reference import CONFIDENCE, PREDICTION, Reference, reference_of
 from gpupipe.monitor.scan import Observed, Scan, observe, slicings_of
 from gpupipe.monitor.sinks import check_sinks
@@ -61,11 +62,14 @@ def monitor(
     bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
     config = rules.monitor if isinstance(rules, PipelineConfig) else rules or MonitorConfig()
     reference = reference_of(bundle)
-    check_rules(config, reference, rules)
+    check_rules(config, reference, bundle.task, rules)
     if config.sinks and history is None:
         raise ConfigError("sinks need a history, which keeps what was told",
                           hint="give --history FOLDER")
     check_sinks(config.sinks)
+    if source is None and history is None:
+        raise ConfigError("there is nothing to judge",
+                          hint="name a prediction log, a table, or a --history that holds some")
     time = time or config.time
     slicings = slicings_of(config.slices, reference)
     model = {"name": bundle.info["name"], "digest": bundle_digest(Path(bundle.path)),
@@ -114,7 +118,9 @@ def monitor(
     return verdict
 
 
-def check_rules(config: MonitorConfig, reference: Reference, rules: object) -> None:
+def check_rules(
+    config: MonitorConfig, reference: Reference, task: str, rules: object
+) -> None:
     """ConfigError, at its line of the file where there is one, for what the rules name in vain."""
     def fault(path: tuple[str | int, ...], message: str, hint: str | None) -> ConfigError:
         if isinstance(rules, PipelineConfig):
@@ -122,6 +128,11 @@ def check_rules(config: MonitorConfig, reference: Reference, rules: object) -> N
         return ConfigError(message, hint=hint, where=".".join(map(str, path)))
 
     check_measures(config, list(MEASURES), fault)
+    for i, name in enumerate(config.metrics or () if task in TASKS else ()):
+        try:
+            choose_metrics(task, [name])  # type: ignore[arg-type]
+        except ConfigError as error:
+            raise fault(("monitor", "metrics", i), error.message, error.hint) from None
     names = [n for n in reference.columns if n not in (PREDICTION, CONFIDENCE)]
     for key in ("columns", "slices"):
         for i, name in enumerate(getattr(config, key) or ()):

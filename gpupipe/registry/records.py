@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from gpupipe.errors import DataError
+from gpupipe.errors import ConfigError, DataError
 
 FORMAT = 1
 CAP = 4 << 20
@@ -117,8 +117,12 @@ class Event:
 
 
 def encoded(record: Version | Event) -> bytes:
-    """A record as it is written."""
-    return json.dumps(record.to_json(), indent=1, ensure_ascii=False, allow_nan=False).encode()
+    """A record as it is written. ConfigError where none could be read again."""
+    text = json.dumps(record.to_json(), indent=1, ensure_ascii=False, allow_nan=False).encode()
+    if len(text) > CAP:
+        raise ConfigError(f"the record would take {len(text):,} bytes, and {CAP:,} are allowed",
+                          hint="say why in fewer words")
+    return text
 
 
 def digest(members: Mapping[str, Mapping[str, Any]]) -> str:

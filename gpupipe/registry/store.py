@@ -102,6 +102,7 @@ class FolderStore:
                     hint="a registry's folder needs a file system with hard links, or an object "
                     "store (s3://...)") from None
             _synced(path.parent)
+            _synced(path.parent.parent)  # which may have been made just now
             return True
         finally:
             temporary.unlink(missing_ok=True)

@@ -132,3 +132,32 @@ def test_bars_are_shares_of_what_has_a_value(history):
         for name, own in window.items():
             assert sum(own["now"]) == pytest.approx(1, abs=1e-3), name
             assert len(own["now"]) == len(held["columns"][name]["then"])
+
+
+def test_quality_is_drawn_by_window_with_intervals_and_what_was_found(history, page):
+    verdict = json.loads((history / "h" / "verdict.json").read_text())
+    own = verdict["quality"]
+    shown = re.search(r'<section id="quality".*?</section>', page, re.DOTALL)[0]
+    assert shown.count("<figure") == min(4, len(own["metrics"])) + 1
+    judged = [w for w in own["windows"].values() if w.get("scores")]
+    first = re.search(r"<svg.*?</svg>", shown, re.DOTALL)[0]
+    dots = sum(own["metrics"][0] in (w.get(side) or {}) for w in own["windows"].values()
+               for side in ("scores", "estimated"))
+    assert len(judged) >= 5 and first.count("<circle") == dots
+    assert first.count('class="whisker') >= len(judged) - 1
+    assert "out of fold" in first
+    assert own["reliable"]["text"] in shown
+    assert f"{own['labels']['labelled']:,} in all" in shown
+    for one in own["changes"]:
+        assert one["at"][:16].replace("T", " ") in shown
+    for one in (own["worst_slices"] or {"slices": []})["slices"]:
+        assert f"<bdi>{one['parts'][0]['column']}</bdi>" in shown
+    assert all(f"<bdi>{s['slice']}</bdi>" in shown for s in judged[-1]["slices"])
+
+
+def test_a_history_without_labels_has_no_quality(bundle, tmp_path):
+    data = day(1).drop_columns(["y", "z"])  # without a column there is nothing to predict from
+    monitor(bundle, data, history=tmp_path / "h", rules=rules())
+    told = write_dashboard(tmp_path / "h", tmp_path / "page.html")
+    assert told["windows"] == 1
+    assert 'id="quality"' not in (tmp_path / "page.html").read_text()

@@ -32,7 +32,7 @@ def shifted(bundle, tmp_path_factory):
     from gpupipe.config.monitor import MonitorConfig
 
     rules = MonitorConfig(window="1d", time="t", slices=["s"])
-    return monitor(bundle, table(3000, 1, shift=0.5), rules=rules,
+    return monitor(bundle, table(2880, 1, shift=0.5), rules=rules,
                    history=tmp_path_factory.mktemp("history"))
 
 
@@ -54,6 +54,26 @@ def test_a_verdict_is_written_as_prometheus_reads_it(shifted):
     told = {s.labels["measure"]: s.value for s in found["gpupipe_monitor_measure"].samples
             if s.labels["column"] == shifted.judged[-1].columns[0].column and not s.labels["slice"]}
     assert told == own
+
+
+def test_quality_is_written_measured_and_estimated(shifted):
+    found = families(shifted)
+    own = shifted.quality_of(shifted.matured[-1])
+    name = shifted.quality["metrics"][0]
+    values = {(s.labels["metric"], s.labels["source"], s.labels["slice"]): s.value
+              for s in found["gpupipe_monitor_metric"].samples}
+    assert values[name, "measured", ""] == own["scores"][name]["value"]
+    newest = shifted.quality_of(shifted.judged[-1])["estimated"]
+    assert all(values[n, "estimated", ""] == e["value"] for n, e in newest.items())
+    assert {s for _, _, s in values} > {""}
+    low = {(s.labels["metric"], s.labels["source"], s.labels["slice"]): s.value
+           for s in found["gpupipe_monitor_metric_low"].samples}
+    assert low[name, "measured", ""] == own["scores"][name]["low"]
+    assert found["gpupipe_monitor_label_coverage_ratio"].samples[0].value == 1
+    reference = found["gpupipe_monitor_metric_reference"].samples
+    assert {s.labels["metric"]: s.value for s in reference}[name] == \
+        shifted.quality["reference"][name]
+    assert found["gpupipe_monitor_metric_state"].samples
 
 
 def test_the_file_is_whole_or_not_at_all(shifted, tmp_path):

@@ -184,6 +184,12 @@ def test_rules_that_name_nothing_are_told_by_line(bundle, tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'psi'"):
         monitor(bundle, table(200, 1), rules=parse_config(
             {"data": {"source": "t", "target": "y"}, "monitor": {"thresholds": {"psy": {}}}}))
+    with pytest.raises(ConfigError, match=r"(?s)monitor.metrics.1.*did you mean 'roc_auc'"):
+        monitor(bundle, table(200, 1), rules=MonitorConfig(metrics=["accuracy", "roc_aux"]))
+    with pytest.raises(ConfigError, match="nothing to judge"):
+        monitor(bundle)
+    with pytest.raises(DataError, match="no history here yet"):
+        monitor(bundle, history=tmp_path / "none")
     with pytest.raises(ConfigError, match="below warn"):
         parse_config({"data": {"source": "t", "target": "y"}, "monitor": {
             "thresholds": {"psi": {"warn": 0.2, "alert": 0.1}}}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from bundles import renamed
 from common.quick import trained_on, write_bundle
+from scipy.stats import binom
 from sklearn.metrics import log_loss, roc_auc_score
 
 import gpupipe
 from gpupipe.cli.outcome import call
 from gpupipe.compare import compare_bundles
+from gpupipe.compare.rows import Paired
 from gpupipe.errors import ConfigError, DataError
+from gpupipe.predictions import Kept
 from gpupipe.registry import Conflict, Registry, add
+from gpupipe.registry import gates as gates_room
 from gpupipe.registry.gates import Gates, read_gates
 from gpupipe.registry.promotion import promote
 
@@ -244,3 +249,34 @@ def test_the_verbs_promote_and_compare(registry, telco, capfd):
     assert code == 0 and found["metrics"]["roc_auc"]["better"] == "right"
     code, found = verb("promote", f"{url}/churn@2", "--expect", "3")
     assert code == 4 and found["error"]["kind"] == "Conflict"
+
+
+# How often gates are wrong -------------------------------------------------------------------
+
+
+def equals(rng: np.random.Generator, rows: int = 800, levels: int = 8) -> Paired:
+    """Two models that are equally good, with errors of their own, and levels that mean nothing."""
+    signal = rng.normal(size=rows)
+    y = (rng.random(rows) < 1 / (1 + np.exp(-signal))).astype(np.int64)
+    level = pa.array([f"l{k}" for k in rng.integers(0, levels, rows)])
+    sides = [Kept(pa.table({}), np.arange(rows), y, None,
+                  1 / (1 + np.exp(-signal - rng.normal(size=rows) * 0.5)), {"level": level})
+             for _ in range(2)]
+    return Paired("binary", ["no", "yes"], "data", *sides)
+
+
+@pytest.mark.skipif(not os.environ.get("GPUPIPE_SLOW"), reason="minutes: set GPUPIPE_SLOW=1")
+def test_equal_models_pass_as_better_and_fail_in_slices_no_more_often_than_promised():
+    rng, times = np.random.default_rng(0), 300
+    better = slices = calibration = 0
+    rules = Gates(slices=["level"])
+    for _ in range(times):
+        pair = equals(rng)
+        better += bool(gates_room._overall(rules, pair, "roc_auc").passed)
+        slices += any(g.passed is False for g in gates_room._sliced(rules, pair, "roc_auc"))
+        calibration += gates_room._calibration(rules, pair).passed is False
+    # One-sided: 2.5% of the intervals, for slices at most as many of all levels together.
+    worst = binom.ppf(0.999, times, 0.025)
+    print(f"better {better / times:.1%}, slices {slices / times:.1%}, "
+          f"calibration {calibration / times:.1%} of {times}")
+    assert max(better, slices, calibration) <= worst

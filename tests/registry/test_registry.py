@@ -88,6 +88,25 @@ def test_two_adds_at_once_get_two_numbers_or_one_where_the_bundle_is_the_same(
     assert [v.version for v in registry.versions("m")] == sorted(set(numbers))
 
 
+def _adds(arguments: tuple[str, list[Path]]) -> list[int]:
+    url, folders = arguments
+    registry = Registry(url)
+    return [registry.add("m", members_of(f), {"task": "binary", "target": "y"}).version
+            for f in folders]
+
+
+def test_processes_that_add_at_once_agree_on_every_number(variant, tmp_path):
+    folders = [variant(f"v{i}") for i in range(6)]
+    url = str(tmp_path / "models")
+    orders = [folders, folders[::-1], folders[3:] + folders[:3]]
+    with get_context("fork").Pool(3) as pool:
+        found = pool.map(_adds, [(url, order) for order in orders], chunksize=1)
+    numbers = [dict(zip(order, got, strict=True)) for order, got in zip(orders, found, strict=True)]
+    assert numbers[0] == numbers[1] == numbers[2]
+    assert sorted(numbers[0].values()) == [v.version for v in Registry(url).versions("m")] == [
+        1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize("at", ["bundle.json", "golden.json", "hashes.json"])
 def test_an_add_that_is_killed_leaves_nothing_to_see_and_can_be_done_again(
     at, bundle, variant, tmp_path
@@ -144,6 +163,24 @@ def test_a_changed_member_is_refused_wherever_it_is_met(member, bundle, tmp_path
                  lambda: registry.member(made, member), lambda: add(registry, "m", bundle)):
         with pytest.raises(DataError, match=member):
             meet()
+
+
+def test_a_changed_object_in_a_bucket_is_refused_also_where_it_was_fetched_before(
+    bundle, tmp_path, monkeypatch
+):
+    import obstore
+
+    monkeypatch.setenv("GPUPIPE_CACHE", str(tmp_path / "cache"))
+    registry = Registry(memory_store())
+    made = add(registry, "m", bundle)
+    fetch(registry, made)
+    obstore.put(registry.store.store, f"m/bundles/{made.digest}/golden.json", b"{}")
+    with pytest.raises(DataError, match=r"golden\.json was changed after version 1"):
+        verify(registry, made)
+    monkeypatch.setenv("GPUPIPE_CACHE", str(tmp_path / "other"))
+    with pytest.raises(DataError, match=r"golden\.json was changed after version 1"):
+        fetch(registry, made)
+    assert list((tmp_path / "other" / "bundles").iterdir()) == []
 
 
 def test_a_whole_other_bundle_in_a_version_s_place_is_refused(bundle, variant, tmp_path):
@@ -243,6 +280,13 @@ def test_a_rollback_has_to_have_somewhere_to_go(registry, variant):
         registry.rollback("m", "champion")
     with pytest.raises(DataError, match="never been at version 2"):
         registry.rollback("m", "champion", 2)
+
+
+def test_a_reason_too_long_to_be_read_again_is_refused(three):
+    alias = f"a{uuid.uuid4().hex}"
+    with pytest.raises(ConfigError, match="fewer words"):
+        three.move("m", alias, 1, seen=None, moved=stamp("x" * (5 << 20)))
+    assert three.alias("m", alias) is None
 
 
 def test_an_alias_can_only_point_at_what_is_there(registry, bundle):
