@@ -67,7 +67,7 @@ def quality(
     lag = labels.get("lag_hours")
     total = sum(own.get("rows", 0) for own in by)
     labelled = sum(own.get("labelled", 0) for own in by)
-    newest = next((own for own in reversed(by) if own.get("slices")), {})
+    newest: Mapping[str, Any] = next((own for own in reversed(by) if own.get("slices")), {})
     return {
         "plots": [_metric(verdict["model"]["task"], name, windows, by,
                           found.get("reference", {}).get(name))
@@ -90,11 +90,11 @@ def hours(value: float) -> str:
 
 
 def _metric(
-    task: str, name: str, windows: Sequence[Mapping[str, Any]], by: Sequence[Mapping[str, Any]],
+    task: Any, name: str, windows: Sequence[Mapping[str, Any]], by: Sequence[Mapping[str, Any]],
     reference: float | None,
 ) -> dict[str, Any]:
     """A metric by window: measured by labels, estimated without, and as it was out of fold."""
-    known = METRICS.get((task, name))  # type: ignore[call-overload]
+    known = METRICS.get((task, name))
     title = known.title if known else name.replace("_", " ")
     sides = {"scores": "s0", "estimated": "s1"}
     points = {side: [(float(i), own[side][name]) for i, own in enumerate(by)

@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -46,6 +46,7 @@ from gpupipe.serve.rows import Seen
 from gpupipe.serve.settings import ServeConfig, read_keys, seconds
 from gpupipe.serve.units import LONGEST, unit_header, units_of
 
+T = TypeVar("T")
 Shadow = Callable[[bytes, str, str, str, str | None, float], None]
 
 NOTHING: dict[str, Any] = {}
@@ -110,7 +111,8 @@ class App:
                 sent = whole and whole.body()
                 if sent is None or len(sent) > self.bodies.most:
                     sent = await self.bodies.read(headers, receive)
-                kind, body, about = await handler(headers, sent, request_id, path)
+                with self.bodies.held_while(len(sent)):
+                    kind, body, about = await handler(headers, sent, request_id, path)
                 status = 200
                 about = (kind, *about, (b"x-request-id", request_id.encode()), *self._closing())
                 if whole is None or not whole.answer(200, about, body):
@@ -168,12 +170,8 @@ class App:
         arrow = is_arrow(headers)
         deployment = self.deployment  # one for the whole request, whatever is loaded meanwhile
         most = self.settings.limits.rows
-        rows: Rows
-        if arrow:
-            rows = await self._off_loop(decode.table_of, body, most, always=True)
-        else:
-            data = await self._off_loop(decode.loads, body)
-            rows = decode.records_of(data, most)
+        parse: Callable[..., Rows] = decode.table_of if arrow else decode.records_of
+        rows = await _off_loop(len(body) > IN_THREAD, parse, body, most)
         model, predictions = await self._scored(deployment, rows, headers, request_id, body,
                                                 "arrow" if arrow else "json")
         if wants_arrow:
@@ -191,23 +189,14 @@ class App:
         if accepts_arrow(headers.get(b"accept", b"")) or is_arrow(headers):
             raise Refused(415, "unsupported_media_type", "this route speaks JSON",
                           hint="/predict takes Arrow")
-        data = await self._off_loop(decode.loads, body)
-        rows, asked = decode.tensors_of(data, self.settings.limits.rows)
+        rows, asked = await _off_loop(len(body) > IN_THREAD, decode.tensors_of, body,
+                                      self.settings.limits.rows)
         model, predictions = await self._scored(deployment, rows, headers, request_id, body,
                                                 "tensors")
         answer = encode.tensors_body(model.name, model.version, model.variant,
                                      asked["id"] or request_id, predictions,
                                      model.bundle.classes, asked["outputs"])
         return JSON, answer, model.headers
-
-    async def _off_loop(
-        self, parse: Callable[..., Any], body: bytes, *more: Any, always: bool = False
-    ) -> Any:
-        """Parse a body: a large one in a thread, so that others are answered meanwhile."""
-        if len(body) > IN_THREAD or (always and len(body) > IN_THREAD // 8):
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(None, parse, body, *more)
-        return parse(body, *more)
 
     async def _scored(
         self, deployment: Deployment, rows: Rows, headers: dict[bytes, bytes], request_id: str,
@@ -217,10 +206,8 @@ class App:
         units = self._units(rows, headers)
         model = self._chosen(deployment, units)
         seen = Seen({}, {})
-        if isinstance(rows, pa.Table):
-            model.checks.table(rows, seen)
-        else:
-            model.checks.records(rows, seen)
+        check = model.checks.table if isinstance(rows, pa.Table) else model.checks.records
+        await _off_loop(len(rows) > self.settings.batch_rows, check, rows, seen)
         try:
             scored = await self.batcher.score(model, rows)
         except DataError as error:
@@ -300,6 +287,13 @@ class App:
         self.batcher.close()
         if self.log is not None:
             self.log.close()
+
+
+async def _off_loop(large: bool, work: Callable[..., T], *arguments: Any) -> T:
+    """Do what takes long in a thread, so that others are answered meanwhile; else at once."""
+    if not large:
+        return work(*arguments)
+    return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
 
 
 def _traceback(error: BaseException) -> list[str]:

@@ -33,8 +33,9 @@ def loads(body: bytes) -> Any:
         raise _not_finite(body) or misfit("invalid_json", f"this is no JSON: {error}") from None
 
 
-def records_of(data: Any, max_rows: int) -> list[Record]:
+def records_of(body: bytes, max_rows: int) -> list[Record]:
     """The rows of ``{"records": [...]}`` or ``{"columns": {...}}``, values as they were sent."""
+    data = loads(body)
     if type(data) is dict and len(data) == 1:
         if "records" in data:
             records = data["records"]
@@ -76,12 +77,13 @@ def _from_columns(columns: Any, max_rows: int) -> list[Record]:
     return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def tensors_of(data: Any, max_rows: int) -> tuple[list[Record], dict[str, Any]]:
+def tensors_of(body: bytes, max_rows: int) -> tuple[list[Record], dict[str, Any]]:
     """The rows of an inference request of the Open Inference Protocol, and what else it asks:
     ``{"id", "outputs"}``.
 
     Every column is an input of shape ``[n]`` or ``[n, 1]``; null is a missing value.
     """
+    data = loads(body)
     if type(data) is not dict or type(data.get("inputs")) is not list:
         raise misfit("invalid_request", 'expected an object with a list of "inputs"')
     asked = data.get("id")

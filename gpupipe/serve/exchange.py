@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 from gpupipe.serve import decode
@@ -35,7 +36,7 @@ class Bodies:
     Parameters
     ----------
     most : bytes of one body; above it 413.
-    most_together : bytes of all that are being received; above it 503.
+    most_together : bytes of all that are being received or answered; above it 503.
     patience : seconds that one may take; after it 408.
     """
 
@@ -61,12 +62,26 @@ class Bodies:
                 if size > self.most:
                     raise self._too_large(size, more)
                 if self.held > self.most_together:
-                    refused = busy("too_many_bytes", "too many bodies are being received")
-                    refused.close = more
-                    raise refused
+                    raise self._too_many(more)
             return b"".join(chunks)
         finally:
             self.held -= size
+
+    @contextmanager
+    def held_while(self, size: int) -> Iterator[None]:
+        """Count a body that was read while it is answered: what is made of it is larger still."""
+        if self.held + size > self.most_together and self.held:
+            raise self._too_many(False)
+        self.held += size
+        try:
+            yield
+        finally:
+            self.held -= size
+
+    def _too_many(self, more: bool) -> Refused:
+        refused = busy("too_many_bytes", "too many bodies are being received or answered")
+        refused.close = more
+        return refused
 
     async def _message(self, receive: Receive, until: float) -> Message:
         try:

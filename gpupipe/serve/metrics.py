@@ -32,7 +32,7 @@ KINDS = {
     "gpupipe_rejections_total": ("counter", "Requests that were refused, by reason."),
     "gpupipe_queue_requests": ("gauge", "Requests that wait to be scored."),
     "gpupipe_connections": ("gauge", "Open connections."),
-    "gpupipe_buffered_bytes": ("gauge", "Bytes of bodies being received."),
+    "gpupipe_buffered_bytes": ("gauge", "Bytes of bodies being received or answered."),
     "gpupipe_unseen_values_total": ("counter", "Texts that training never saw, by column."),
     "gpupipe_nulls_total": ("counter", "Missing values, by column."),
     "gpupipe_ignored_fields_total": ("counter", "Fields of rows that are no column."),

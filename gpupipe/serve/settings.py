@@ -69,8 +69,8 @@ class LimitsConfig(Section):
     """The most rows of a request; above it 422."""
     queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
     """Requests that wait to be scored; above it 503."""
-    buffered: Size = "128MiB"
-    """Bytes of all bodies being received; above it 503."""
+    buffered: Size = "64MiB"
+    """Bytes of all bodies being received or answered by a worker; above it 503."""
     connections: Annotated[int, Field(ge=1, le=1_000_000)] = 2048
     """Open connections of a worker; above it 503."""
     header_timeout: Duration = "10s"

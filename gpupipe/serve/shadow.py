@@ -146,9 +146,9 @@ class Shadow:
                 if kind == "arrow":
                     rows: Any = decode.table_of(body, most)
                 elif kind == "tensors":
-                    rows = decode.tensors_of(decode.loads(body), most)[0]
+                    rows = decode.tensors_of(body, most)[0]
                 else:
-                    rows = decode.records_of(decode.loads(body), most)
+                    rows = decode.records_of(body, most)
                 seen = Seen({}, {})
                 check = model.checks.table if isinstance(rows, pa.Table) else model.checks.records
                 check(rows, seen)
