@@ -311,7 +311,7 @@ def rate_of(turn: Result, bound: float) -> float:
 
 def compared(turns: Sequence[Result], rows: int, bounds: Sequence[float]) -> Result:
     """For each bound and contender the medians over the turns, and the ratio to each rival."""
-    best = chosen(turns, rows, bounds)
+    best = chosen(turns, rows)
     out: Result = {}
     for bound in bounds:
         table: Result = {}
@@ -334,18 +334,22 @@ def compared(turns: Sequence[Result], rows: int, bounds: Sequence[float]) -> Res
     return out
 
 
-def chosen(turns: Sequence[Result], rows: int, bounds: Sequence[float]) -> dict[str, str]:
+def chosen(turns: Sequence[Result], rows: int) -> dict[str, str]:
     """The configuration of each contender that kept the highest rate in its first turn: at the
-    middle bound, or at wider ones where that tells nothing."""
-    order = sorted(bounds)[len(bounds) // 2 :]
+    middle bound, at wider ones where that tells nothing, or by what it answered at all."""
+
+    def rates(turn: Result) -> list[float]:
+        bounds = sorted(map(float, turn["kept"]))
+        return [*(rate_of(turn, b) for b in bounds[len(bounds) // 2 :]),
+                max(s["answered_per_s"] for s in turn["steps"])]
+
     best: dict[str, Result] = {}
     first: dict[tuple[str, str], Result] = {}
     for turn in turns:
         if turn["rows"] == rows:
             first.setdefault((turn["contender"], turn["how"]), turn)
     for (name, _), turn in first.items():
-        if name not in best or [rate_of(turn, b) for b in order] > \
-                [rate_of(best[name], b) for b in order]:
+        if name not in best or rates(turn) > rates(best[name]):
             best[name] = turn
     return {name: turn["how"] for name, turn in best.items()}
 
@@ -397,16 +401,13 @@ def main() -> int:
              if args.only is None or c.name in args.only]
     whole: Result = {"facts": facts(args), "generator": {}, "compared": {}, "turns": []}
     records, turns = people(args.data), whole["turns"]
-    like = json.loads(args.like.read_text()) if args.like else {"compared": {}, "turns": []}
-    earlier = like["compared"]
-    whole["tried"] = [{k: v for k, v in t.items() if k != "steps"} for t in like["turns"]]
+    earlier = json.loads(args.like.read_text())["turns"] if args.like else []
+    whole["tried"] = [{k: v for k, v in t.items() if k != "steps"} for t in earlier]
     one = json.dumps({"records": records[:1]}).encode()
     whole["generator"] = ceiling(one)
     for rows in args.rows:
         for number in range(args.turns):
-            best = {name: t["how"] for name, t in
-                    next(iter(earlier.get(str(rows), {}).values()), {}).items()} \
-                or chosen(turns, rows, args.bounds)
+            best = chosen(earlier, rows) or chosen(turns, rows)
             for contender in known:
                 if best.get(contender.name, contender.how) != contender.how:
                     continue

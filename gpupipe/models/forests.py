@@ -130,6 +130,7 @@ def _checked(tree: Mapping[str, Any], features: int) -> int:
         array = tree[name]
         _need(isinstance(array, np.ndarray) and array.dtype == dtype and len(array) == size > 0,
               f"a tree whose {name} are not those of its nodes")
+    _need(not np.isnan(tree["split_conditions"]).any(), "a tree with a NaN in it")
     _need(tree["tree_param"]["size_leaf_vector"] in ("0", "1"), "trees of several outputs")
     left, right = tree["left_children"], tree["right_children"]
     inner = left >= 0

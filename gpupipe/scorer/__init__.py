@@ -1,1 +1,1 @@
-"""One row, scored in some tens of microseconds: the columns and trees of a bundle, compiled."""
+"""A bundle's columns and trees, compiled: a row in some tens of microseconds, and many at once."""

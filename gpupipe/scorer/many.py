@@ -42,7 +42,7 @@ class Many:
     def __init__(self, graph: Graph, fitted: Fitted, columns: Sequence[Compiled], words: Words,
                  model: FittedTrees, calibrator: Calibrator | None) -> None:
         self._quick, self._fitted = words.quick, fitted
-        self._tables = [(columns[c], np.array(rows)) for c, rows in words.tables]
+        self._tables = [(columns[c], rows) for c, rows in words.tables]
         runs, needed = runs_of(graph), sorted({c for c, _, _ in words.cuts})
         self._numbers = Graph(tuple(n for c in needed for n in runs[c]), graph.target)
         start = dict(zip(needed, np.cumsum(
@@ -50,8 +50,7 @@ class Many:
         self._cuts = []
         for c, i, feature in words.cuts:
             splits = words.quick.splits[feature]
-            self._cuts.append((start[c] + i, np.array(splits.cuts),
-                               np.vstack([splits.rows, splits.missing])))
+            self._cuts.append((start[c] + i, np.array(splits.cuts), splits.words))
         link, finished = many_of(words.objective), model.finished
         self._finished: Callable[[np.ndarray], np.ndarray] = (
             (lambda m: finished(link(m))) if calibrator is None

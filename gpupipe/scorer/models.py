@@ -32,18 +32,18 @@ class Words:
 
     Attributes
     ----------
-    tables : of a tabled column (its number), the words ``[trees]`` of each entry.
+    tables : of a tabled column (its number), the words of its entries, ``[entries, trees]``.
     cuts : of other columns: the number, the place among its features, and the model's feature.
     """
 
     quick: Quick
     objective: str
-    tables: list[tuple[int, list[np.ndarray]]]
+    tables: list[tuple[int, np.ndarray]]
     cuts: list[tuple[int, int, int]]
 
     def margins(self) -> Callable[[Cells], np.ndarray]:
         """The function from cells to margins, float32 ``[groups]``."""
-        quick, tables = self.quick, self.tables
+        quick, tables = self.quick, [(c, list(rows)) for c, rows in self.tables]
         cuts = [(c, i, quick.splits[f].at) for c, i, f in self.cuts]
 
         def margins(cells: Cells) -> np.ndarray:
@@ -119,7 +119,7 @@ class Compiler:
         if len(set(features.tolist())) < len(features):
             raise Untabled("a model that sees a feature twice")
         place = {int(f): i for i, f in enumerate(features) if i in quick.splits}
-        tables: list[tuple[int, list[np.ndarray]]] = []
+        tables: list[tuple[int, np.ndarray]] = []
         cuts: list[tuple[int, int, int]] = []
         left = BUDGET
         for c, column in enumerate(self.columns):
@@ -133,8 +133,8 @@ class Compiler:
                 if left < 0:
                     raise Untabled(f"the tables of column {column.name!r} would take "
                                    f"{size >> 20} MiB")
-                tables.append((c, [quick.row_of(row, [f for _, f in seen])
-                                   for row in column.features[:, at].tolist()]))
+                tables.append((c, np.array([quick.row_of(row, [f for _, f in seen])
+                                            for row in column.features[:, at].tolist()])))
             else:
                 cuts += [(c, i, f) for i, f in seen]
         return Words(quick, forest.objective, tables, cuts)

@@ -39,19 +39,17 @@ class Splits:
     Attributes
     ----------
     cuts : float64, rising: how many of them a value reaches is the number of its row.
-    rows : words ``[cuts + 1, trees]``.
-    missing : words ``[trees]`` of a missing value.
+    words : ``[cuts + 2, trees]``; the last row is that of a missing value.
     """
 
     cuts: list[float]
-    rows: np.ndarray
-    missing: np.ndarray
+    words: np.ndarray
 
     def at(self, value: float) -> np.ndarray:
         """The words of a value; NaN is missing. It need not be a float32: it is cut like one."""
         if value != value:
-            return self.missing
-        return self.rows[bisect_right(self.cuts, value)]
+            return self.words[-1]
+        return self.words[bisect_right(self.cuts, value)]
 
 
 class Quick:
@@ -101,7 +99,8 @@ class Quick:
         cuts: np.ndarray,
     ) -> Splits:
         tree = forest.tree[nodes]
-        rows = np.full((len(cuts) + 1, self.trees), ONES)
+        table = np.full((len(cuts) + 2, self.trees), ONES)
+        rows, missing = table[:-1], table[-1]
         plain = ~coded
         if plain.any() and coded.any():
             raise Untabled("a feature has codes in one tree and numbers in another")
@@ -112,10 +111,9 @@ class Quick:
             # Between a code and the next one a value is that code: the library cuts off fractions.
             at = np.searchsorted(cuts, forest.codes[node].astype(np.float64)) + 1
             rows[at, forest.tree[node]] &= word
-        missing = np.full(self.trees, ONES)
         right = ~forest.missing_left[nodes]
         np.bitwise_and.at(missing, tree[right], words[right])
-        return Splits(cuts.tolist(), rows, missing)
+        return Splits(cuts.tolist(), table)
 
     def _leaves(self, forest: Forest, every: np.ndarray, first: np.ndarray, trees: int,
                 base: np.ndarray) -> None:

@@ -46,6 +46,8 @@ def row_step(name: str, settings: Settings, params: Params, dtype: str) -> RowSt
 
 
 def form(*names: str) -> Callable[[M], M]:
+    """Make a function known as what makes the forms of these steps."""
+
     def decorate(make: M) -> M:
         FORMS.update(dict.fromkeys(names, make))
         return make

@@ -29,6 +29,8 @@ HEAD_BYTES = 64 << 10
 """The most bytes of a request's line and headers."""
 HEADERS = 200
 """The most headers of a request, those after a chunked body included."""
+FIRST_REQUEST = 0.5
+"""Seconds for which the end waits for the request of a connection that was just accepted."""
 LOOK = 0.5
 """Seconds between looks at connections that send no request."""
 
@@ -115,6 +117,12 @@ class Protocol(HttpToolsProtocol):  # type: ignore[misc]
     def on_headers_complete(self) -> None:
         self.waits_since = None
         super().on_headers_complete()
+
+    def shutdown(self) -> None:
+        if self.cycle is None and not self.refused:  # it was accepted: its request is on the way
+            self.loop.call_later(FIRST_REQUEST, super().shutdown)
+        else:
+            super().shutdown()
 
     def pause_writing(self) -> None:
         self.stuck_since = self.loop.time()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from gpupipe.bundle import Bundle
 from gpupipe.serve import decode
 from gpupipe.serve.faults import CODES
 from gpupipe.serve.models import Deployment
-from gpupipe.serve.rows import FLOAT32, LEAST, MOST
+from gpupipe.serve.rows import LEAST, MOST
 from gpupipe.serve.settings import ServeConfig
 
 Json = dict[str, Any]
-REACH = {"float64": sys.float_info.max, "float32": FLOAT32}
+FORMATS = {"float64": "double", "float32": "float"}
 TENSORS = {"float64": "FP64", "float32": "FP64", "int64": "INT64", "bool": "BOOL",
            "string": "BYTES", "timestamp": "BYTES"}
 ID_HEADER: Json = {"X-Request-Id": {"schema": {"type": "string"}}}
@@ -26,8 +25,8 @@ def tensor_type(dtype: str) -> str:
 
 def value_schema(dtype: str) -> Json:
     """JSON Schema of one value of a column; null is a missing one."""
-    if dtype in REACH:
-        return {"type": ["number", "null"], "minimum": -REACH[dtype], "maximum": REACH[dtype]}
+    if dtype in FORMATS:  # without bounds: an integer just above one is read as the bound
+        return {"type": ["number", "null"], "format": FORMATS[dtype]}
     if dtype == "int64":
         return {"type": ["integer", "null"], "minimum": LEAST, "maximum": MOST}
     if dtype == "bool":

@@ -238,6 +238,8 @@ class Parent:
 
     def _end(self) -> None:
         """End the workers, then the shadow, which still has what they sent."""
+        for sock in self.socks:  # else the system would go on to deal connections out to them
+            sock.close()
         patience = seconds(self.settings.drain) + seconds(self.settings.shutdown) + 10
         for kind in ("worker", "shadow"):
             self._signal(signal.SIGTERM, kind)

@@ -19,7 +19,7 @@ from gpupipe.serve.models import answering, deploy
 from gpupipe.serve.settings import load_settings
 
 SLOW = os.environ.get("GPUPIPE_SLOW")
-EXAMPLES = 1000 if SLOW else 8
+EXAMPLES = 60 if SLOW else 8
 
 
 @pytest.mark.parametrize("task", TASKS if SLOW else TASKS[:1])
@@ -49,8 +49,8 @@ def hold(operation: Any, mode: GenerationMode, examples: int) -> None:
         case.validate_response(answer, excluded_checks=[positive_data_acceptance])
         if mode is GenerationMode.POSITIVE and answer.status_code == 422:
             # JSON Schema cannot say that lists are of one length, that each input is there once,
-            # or what an Arrow stream is.
-            allowed = ("invalid_arrow", "invalid_request")
+            # what an Arrow stream is, or how far a float32 reaches.
+            allowed = ("invalid_arrow", "invalid_request", "out_of_range")
             assert answer.json()["error"]["code"] in allowed, answer.text
 
     held()
