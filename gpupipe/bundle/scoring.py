@@ -24,7 +24,7 @@ from gpupipe.engine.frames import Column, Frames, NumpyFrames
 from gpupipe.engine.machine import cores
 from gpupipe.errors import DataError, did_you_mean
 from gpupipe.models.unsupervised import typed
-from gpupipe.scorer.many import LEAST_ROWS
+from gpupipe.scorer.many import LEAST_ROWS, MOST_CORES
 from gpupipe.scorer.rows import Unfit
 from gpupipe.transforms.graph import Batch, feature_names, matrix
 
@@ -240,7 +240,9 @@ class Bundle:
         """P(positive) ``[n]``, probabilities ``[n, classes]``, values ``[n]``, or `outputs`."""
         predict = self.contents.model.predict
         table = as_table(table)
-        many = self._many if table.num_rows >= LEAST_ROWS else None
+        # Words take one core, for their steps are short; XGBoost takes as many as there are.
+        few = table.num_rows >= LEAST_ROWS and cores() <= MOST_CORES
+        many = self._many if few else None
         return np.concatenate(self.by_pieces(table, lambda m: np.asarray(predict(m)), many))
 
     def scored(self, table: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -261,7 +263,8 @@ class Bundle:
     ) -> list[T]:
         """What ``work`` makes of each piece's features, in order, by as many threads as cores.
 
-        ``first``, if there is one, is asked before, with the piece's columns; it may give None.
+        ``first``, if there is one, is asked before, with the piece's columns, in one thread; it may
+        give None.
         """
         # Text on one dictionary, of which all that a piece finds out holds for the others.
         table = self.typed(table).unify_dictionaries()
@@ -278,8 +281,8 @@ class Bundle:
                 columns, None, fx)))) if found is None else found
 
         starts = range(0, max(table.num_rows, 1), PIECE_ROWS)
-        if len(starts) == 1:
-            return [one(0)]
+        if len(starts) == 1 or first is not None:
+            return [one(start) for start in starts]
         with ThreadPoolExecutor(min(cores(), len(starts))) as pool:
             return list(pool.map(one, starts))
 

@@ -23,6 +23,8 @@ from gpupipe.transforms.graph import Batch, Fitted, Graph, matrix
 
 LEAST_ROWS = 2_048
 """For fewer rows it does not pay."""
+MOST_CORES = 2
+"""On more, XGBoost's own threads are faster: here Python runs between short steps."""
 MOST_LEVELS = 65_536
 """A dictionary of more would take longer to look up than its rows."""
 TOGETHER = 512

@@ -25,6 +25,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import gpupipe
+from gpupipe.bundle import scoring
 from gpupipe.bundle.scoring import FEW_RECORDS
 from gpupipe.bundle.tables import records_table
 from gpupipe.config.unsupervised import UNSUPERVISED
@@ -227,7 +228,8 @@ def wild_table(n: int) -> pa.Table:
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning",
                             "ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("bundle", CASES, indirect=True)
-def test_many_rows_score_as_few_do(bundle):
+def test_many_rows_score_as_few_do(bundle, monkeypatch):
+    monkeypatch.setattr(scoring, "cores", lambda: 1)
     table = wild_table(LEAST_ROWS + 500)
     few = [bundle.scores(table.slice(i, 700)) for i in range(0, table.num_rows, 700)]
     assert bundle.scores(table).tobytes() == np.concatenate(few).tobytes()
@@ -240,14 +242,13 @@ MANY = ["xgboost, binary", "xgboost, regression", "forest, regression", "calibra
 @pytest.mark.parametrize("bundle", MANY, indirect=True)
 def test_tables_of_many_rows_go_by_words(bundle, monkeypatch):
     assert bundle._rows.path.many is not None
+    monkeypatch.setattr(scoring, "cores", lambda: 2)
     monkeypatch.setattr(type(bundle.contents.model), "predict", None)  # not asked
     assert len(bundle.scores(wild_table(LEAST_ROWS))) == LEAST_ROWS
 
 
 @pytest.mark.parametrize("bundle", ["xgboost, binary"], indirect=True)
 def test_tables_of_several_pieces_are_scored_in_order(bundle, monkeypatch):
-    from gpupipe.bundle import scoring
-
     table = small_table(2_000, seed=4).select(list(COLUMNS))
     whole = bundle.scores(table)
     monkeypatch.setattr(scoring, "PIECE_ROWS", 77)
