@@ -83,7 +83,7 @@ def test_columns_of_hostile_names_run_to_the_end_and_are_scored(tmp_path):
                                         "baselines": ["linear"]}), table, runs=tmp_path)
     page = done.report.read_text()
     assert "<script>alert" not in page and "<b>y</b>" not in page and "49" * 3 not in page
-    assert set(read_states(done.bundle)) == set(columns) - {","}
+    assert set(read_states(done.bundle)) == set(columns) - {","} | {"$prediction"}
     assert scoring.predict(done.run, table, tmp_path / "o.csv")["rows"] == 120
     assert len(gpupipe.load(done.run).feature_names) == len(columns) - 2
 

@@ -165,7 +165,7 @@ def test_a_worker_is_killed_while_they_write(
 
     def struck(self: DaskEngine, value: Any) -> None:
         pinned(self, value)
-        killer = killing(engines, rng.uniform(0, 1.0), kills)
+        killer = killing(engines, rng.uniform(0, 0.1), kills)
         killer.__enter__()
         killers.append(killer)
 
