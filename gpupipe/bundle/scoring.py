@@ -32,6 +32,8 @@ BATCH_ROWS = 131_072
 """Tables are read in batches of so many rows."""
 PIECE_ROWS = 8_192
 """Tables are scored in pieces of so many rows: their features stay in a core's cache."""
+PIECES = 8
+"""And in so many pieces at least where threads of unlike speed share them."""
 FEW_RECORDS = 32
 """So many records are scored one by one; a matrix of more takes less time a row."""
 SOME_RECORDS = 1_024
@@ -240,7 +242,7 @@ class Bundle:
         """P(positive) ``[n]``, probabilities ``[n, classes]``, values ``[n]``, or `outputs`."""
         predict = self.contents.model.predict
         table = as_table(table)
-        # Words take one core, for their steps are short; XGBoost takes as many as there are.
+        # Words take one thread, for their steps are short; XGBoost takes as many as there are.
         few = table.num_rows >= LEAST_ROWS and cores() <= MOST_CORES
         many = self._many if few else None
         return np.concatenate(self.by_pieces(table, lambda m: np.asarray(predict(m)), many))
@@ -263,28 +265,40 @@ class Bundle:
     ) -> list[T]:
         """What ``work`` makes of each piece's features, in order, by as many threads as cores.
 
-        ``first``, if there is one, is asked before, with the piece's columns, in one thread; it may
-        give None.
+        ``first``, if there is one, is asked before, with the piece's columns; it may give None. One
+        thread asks it, for it holds Python's lock, and the others work beside it.
         """
         # Text on one dictionary, of which all that a piece finds out holds for the others.
         table = self.typed(table).unify_dictionaries()
         fx, contents = NumpyFrames(), self.contents
         known: dict[str, dict[int, Any]] = {f.name: {} for f in self.schema}
 
-        def one(start: int) -> T:
-            frame = fx.frame(table.slice(start, PIECE_ROWS))
+        rows = PIECE_ROWS if first is None else min(
+            PIECE_ROWS, max(LEAST_ROWS, table.num_rows // PIECES))
+        starts = range(0, max(table.num_rows, 1), rows)
+
+        def one(start: int, asked: bool) -> T:
+            frame = fx.frame(table.slice(start, rows))
             columns = {f.name: replace(fx.column(frame, f.name, f.dtype), answers=known[f.name])
                        if f.dtype == "string" else fx.column(frame, f.name, f.dtype)
                        for f in self.schema}
-            found = None if first is None else first(columns, fx)
+            found = first(columns, fx) if asked and first is not None else None
             return work(np.asarray(matrix(contents.graph, contents.fitted, Batch(
                 columns, None, fx)))) if found is None else found
 
-        starts = range(0, max(table.num_rows, 1), PIECE_ROWS)
-        if len(starts) == 1 or first is not None:
-            return [one(start) for start in starts]
-        with ThreadPoolExecutor(min(cores(), len(starts))) as pool:
-            return list(pool.map(one, starts))
+        left = iter(enumerate(starts))
+        done: list[Any] = [None] * len(starts)
+
+        def deal(asked: bool) -> None:
+            for i, start in left:  # the next piece, for whoever is free
+                done[i] = one(start, asked)
+
+        with ThreadPoolExecutor(max(1, min(cores(), len(starts)) - 1)) as pool:
+            others = [pool.submit(deal, False) for _ in range(min(cores(), len(starts)) - 1)]
+            deal(True)
+            for other in others:
+                other.result()
+        return done
 
     def typed(self, table: pa.Table) -> pa.Table:
         """The columns that scoring needs, in the bundle's types; others are ignored.
