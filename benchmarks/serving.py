@@ -59,6 +59,10 @@ TEXT = ("workclass", "education", "marital-status", "occupation", "relationship"
         "native-country")
 UP, DOWN = 1.1, 1.25
 """The ratio of one rate to the next."""
+LOWER = 8
+"""The most steps down."""
+ENOUGH, LONGEST = 400, 20.0
+"""The requests that a step should have, and the seconds that it may take for them."""
 LIMIT = 3.0
 """What is asked of gpupipe: so many times the rate of each rival at the same p99."""
 
@@ -227,13 +231,13 @@ def capacity(generator: Generator) -> float:
 def stepped(generator: Generator, server: int, seconds: float, bounds: Sequence[float]
             ) -> list[Result]:
     """What every rate gave: up until two in a row break the widest bound, then down until all
-    bounds are kept that half of the requests keep."""
+    bounds are kept, or to a sixth of where it began."""
     steps: list[Result] = []
 
     def step(rate: float) -> float:
         before = busy(server)
-        # A slow server is watched for longer, so that there are requests enough for a p99.
-        out = generator.fire(arrivals(rate, 0.5 + max(seconds, min(400 / rate, 2 * seconds)),
+        # A slow server is watched for longer: of fewer requests than 100, the p99 is the slowest.
+        out = generator.fire(arrivals(rate, 0.5 + max(seconds, min(ENOUGH / rate, LONGEST)),
                                       seed=len(steps)))
         after = busy(server)
         wall, own, whole = (b - a for a, b in zip(before, after, strict=True))
@@ -251,9 +255,9 @@ def stepped(generator: Generator, server: int, seconds: float, bounds: Sequence[
     while misses < 2:
         misses = 0 if step(rate) <= max(bounds) else misses + 1
         rate *= UP
-    for lower in range(1, 9):
-        slowest = min(steps, key=lambda s: s["rate"])
-        if all(kept(steps, b) or slowest["p50_ms"] > b for b in bounds):
+    for lower in range(1, LOWER + 1):
+        # Whatever the last step gave: where the search began may have been too much by far.
+        if all(kept(steps, b) for b in bounds):
             break
         step(start / DOWN**lower)
     return sorted(steps, key=lambda s: s["rate"])
