@@ -293,8 +293,9 @@ class Bundle:
             for i, start in left:  # the next piece, for whoever is free
                 done[i] = one(start, asked)
 
-        with ThreadPoolExecutor(max(1, min(cores(), len(starts)) - 1)) as pool:
-            others = [pool.submit(deal, False) for _ in range(min(cores(), len(starts)) - 1)]
+        beside = min(cores(), len(starts)) - 1
+        with ThreadPoolExecutor(max(1, beside)) as pool:
+            others = [pool.submit(deal, False) for _ in range(beside)]
             deal(True)
             for other in others:
                 other.result()

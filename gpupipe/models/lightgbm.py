@@ -193,12 +193,12 @@ def _boost(
     losses: list[float] = []
     metric, maximise = "", False
     for i in range(plan.rounds):
-        finished = booster.update()  # no leaf can be split any more
+        finished = booster.update()  # whether no leaf can be split any more
         if watched is not None and ((i + 1) % every == 0 or (finished and not losses)):
             _, metric, loss, maximise = booster.eval_valid()[-1]
             losses.append(float(loss))
-        if finished or (losses and (i + 1) % every == 0
-                        and plan.patience.is_over(losses[-1], maximise)):
+            finished = plan.patience.is_over(losses[-1], maximise) or finished
+        if finished:
             break
     return booster, {"metric": metric, "every": every, "valid": losses, "maximise": maximise}
 
