@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-from gpupipe.cli.options import Debug, Json, example
+from gpupipe.cli.options import Debug, Json, Source, example
 from gpupipe.cli.outcome import Answer
 
 app = typer.Typer(
     add_completion=False, help="A/B tests: plan them, deal units out, analyse what happened.",
     epilog="Begin with: gpupipe experiment plan --baseline 0.10 --effect 0.01",
 )
-
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, a glob or a folder.")]
 
 
 @app.command(**example("gpupipe experiment plan new-ranker.yaml --data past.parquet "

@@ -12,6 +12,7 @@ Trained = Annotated[
     str, typer.Argument(metavar="MODEL", help="A run's folder (runs/latest), a bundle's, or a "
                         "version in a registry: REGISTRY/NAME@ALIAS.")
 ]
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, a glob or a folder.")]
 
 
 def example(line: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import typer
 
 from gpupipe.cli import experiment, models, retraining, serving, skew
 from gpupipe.cli import monitor as monitoring
-from gpupipe.cli.options import Debug, Json, Trained
+from gpupipe.cli.options import Debug, Json, Source, Trained
 from gpupipe.cli.options import example as _example
 from gpupipe.cli.outcome import Answer
 
@@ -25,7 +25,6 @@ app = typer.Typer(
 File = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file.")]
 Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds the runs.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/latest).")]
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, a glob or a folder.")]
 
 app.add_typer(models.app, name="models")
 app.add_typer(experiment.app, name="experiment")
