@@ -132,6 +132,32 @@ def score(table: Table, test: pd.DataFrame, prediction: np.ndarray) -> float:
     return float(roc_auc_score(test[table.target] == table.positive, prediction))
 
 
+def tell(name: str, results: list[dict[str, Any]]) -> None:
+    """Print a table's results: means over the seeds, and how far ahead of each rival we are."""
+    table = TABLES[name]
+    scores: dict[str, dict[int, float]] = {}
+    for r in results:
+        scores.setdefault(r["contender"], {})[r["seed"]] = r["score"]
+    print(f"\n{name}  ({table.published})")
+    for contender, found in scores.items():
+        values = list(found.values())
+        seconds = statistics.mean(r["seconds"] for r in results if r["contender"] == contender)
+        line = (f"  {contender:10} {statistics.mean(values):.5g} (sd {spread(values):.2g}), "
+                f"{len(values)} seeds, {seconds:.0f} s")
+        both = sorted(found.keys() & scores.get("gpupipe", {}).keys())
+        if contender != "gpupipe" and both:
+            sign = -1 if table.task == "regression" else 1
+            ahead = [sign * (scores["gpupipe"][k] - found[k]) for k in both]
+            error = spread(ahead) / len(ahead) ** 0.5
+            line += f"; gpupipe ahead by {statistics.mean(ahead):.2g} +- {error:.2g}"
+        print(line)
+
+
+def spread(values: list[float]) -> float:
+    """The standard deviation; NaN of one value."""
+    return statistics.stdev(values) if len(values) > 1 else float("nan")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -181,15 +207,7 @@ def main() -> int:
                     keep(**about, contender=contender, score=score(table, test, prediction),
                          seconds=time.perf_counter() - start, load_before=load)
     for name in args.only:
-        print(f"\n{name}  ({TABLES[name].published})")
-        for contender in ("gpupipe", *rivals):
-            found = [r for r in results if r["table"] == name and r["contender"] == contender
-                     and r["trials"] == args.trials]
-            if found:
-                values = [r["score"] for r in found]
-                spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-                print(f"  {contender:10} {statistics.mean(values):.5g} (sd {spread:.2g}, "
-                      f"{len(values)} seeds, {statistics.mean(r['seconds'] for r in found):.0f} s)")
+        tell(name, [r for r in results if r["table"] == name and r["trials"] == args.trials])
     return 0
 
 

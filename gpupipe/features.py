@@ -17,7 +17,7 @@ NATIVE_LEVELS = 32
 """A tree splits a category natively up to this many levels; above, it finds splits that fit the
 noise, and target encoding is better (measured on tables with 40 to 1,500 levels)."""
 ONE_HOT_LEVELS = 30
-"""A linear model gets a column a level up to this many levels."""
+"""A model that takes no codes gets a column a level up to this many levels."""
 TEXT_SHARE = 0.5
 """A text column with more distinct values than this share of its rows names rows, or is prose."""
 
@@ -48,7 +48,7 @@ def default_steps(
     features: Sequence[Feature], profile: Profile, needs: Needs, encoder: str = "auto",
     labelled: bool = True,
 ) -> list[Step]:
-    """Steps by type and cardinality, for a model that takes anything or only numbers.
+    """Steps by type and cardinality, for what a model needs (see `models.base.Needs`).
 
     ``encoder`` is the step for text of few levels; auto: what suits the model. Where there is no
     target (not ``labelled``) many levels are counted instead of encoded by it.
@@ -71,12 +71,14 @@ def default_steps(
     make("drop_constant")
     if prose:
         make("drop", columns=prose)
-    if needs == "anything":
+    if encoder == "auto":
+        encoder = "ordinal" if needs == "anything" else "one_hot"
+    if needs != "numbers":
         make("datetime")
         if many:
             make("target_encode", columns=many)
         if few:
-            make("ordinal" if encoder == "auto" else encoder, columns=few)
+            make(encoder, columns=few)
         return make.steps
     make("datetime", parts=["timestamp", "month", "day_of_week", "hour"], cyclic=True)
     holes = [f.name for f in features if f.dtype in ("float64", "float32", "int64", "bool")
@@ -91,7 +93,7 @@ def default_steps(
     if many and labelled:
         make("target_encode", columns=many)
     if few:
-        make("one_hot" if encoder == "auto" else encoder, columns=few)
+        make(encoder, columns=few)
     return make.steps
 
 

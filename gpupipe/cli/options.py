@@ -15,6 +15,6 @@ Trained = Annotated[
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, a glob or a folder.")]
 
 
-def example(line: str) -> dict[str, Any]:
-    """What a verb's help ends with."""
-    return {"epilog": f"Example: {line}"}
+def example(line: str, panel: str | None = None) -> dict[str, Any]:
+    """What a verb's help ends with, and the panel of verbs that it is listed in."""
+    return {"epilog": f"Example: {line}", "rich_help_panel": panel}

@@ -26,18 +26,8 @@ File = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline fil
 Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds the runs.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/latest).")]
 
-app.add_typer(models.app, name="models")
-app.add_typer(experiment.app, name="experiment")
-app.command(**_example("gpupipe serve runs/latest --port 8000 --workers 2"))(serving.serve)
-app.command(**_example("gpupipe monitor runs/latest logs/ --window 1d --history watched"))(
-    monitoring.monitor)
-app.command(**_example("gpupipe dashboard watched --output dashboard.html"))(monitoring.dashboard)
-app.command(**_example("gpupipe retrain pipeline.yaml --verdict watched/verdict.json --registry "
-                       "models/churn --data new.parquet"))(retraining.retrain)
-app.command("monitor-files", **_example("gpupipe monitor-files monitoring/"))(
-    monitoring.monitor_files)
-app.command(**_example("gpupipe skew models/churn predictions --source features.parquet --key id"))(
-    skew.skew)
+TRAIN, SCORE, WATCH, MACHINE = "Train", "Score and serve", "Watch and improve", "Trust and tools"
+"""The panels of ``--help``, in the order of a model's life."""
 
 
 def _version(wanted: bool) -> None:
@@ -56,7 +46,7 @@ def _root(
 ) -> None: ...
 
 
-@app.command(**_example("gpupipe init churn.csv --target churned"))
+@app.command(**_example("gpupipe init churn.csv --target churned", TRAIN))
 def init(
     source: Source,
     target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
@@ -83,7 +73,7 @@ def init(
     return Answer(proposal.to_json(), lambda: show.proposal(proposal))
 
 
-@app.command(**_example("gpupipe check pipeline.yaml"))
+@app.command(**_example("gpupipe check pipeline.yaml", TRAIN))
 def check(
     pipeline: File = Path("pipeline.yaml"), json: Json = False, debug: Debug = False
 ) -> Answer:
@@ -104,7 +94,7 @@ def check(
                   lambda: show.findings(pipeline, findings), 0 if ok else 4)
 
 
-@app.command(**_example("gpupipe plan pipeline.yaml"))
+@app.command(**_example("gpupipe plan pipeline.yaml", TRAIN))
 def plan(
     pipeline: File = Path("pipeline.yaml"), runs: Runs = Path("runs"), json: Json = False,
     debug: Debug = False,
@@ -121,7 +111,7 @@ def plan(
     return Answer(planned.to_json(), lambda: show.lines(planned.lines()))
 
 
-@app.command(**_example("gpupipe run pipeline.yaml --register models/churn"))
+@app.command(**_example("gpupipe run pipeline.yaml --register models/churn", TRAIN))
 def run(
     pipeline: File = Path("pipeline.yaml"), runs: Runs = Path("runs"),
     register: Annotated[
@@ -147,7 +137,7 @@ def run(
     return Answer(answer, lambda: show.result(result, answer.get("registered")))
 
 
-@app.command("cross-validate", **_example("gpupipe cross-validate pipeline.yaml"))
+@app.command("cross-validate", **_example("gpupipe cross-validate pipeline.yaml", TRAIN))
 def cross_validate(
     pipeline: File = Path("pipeline.yaml"), runs: Runs = Path("runs"),
     json: Json = False, debug: Debug = False,
@@ -167,7 +157,7 @@ def cross_validate(
     return Answer(found, lambda: show.cross_validated(pipeline, runs, found))
 
 
-@app.command(**_example("gpupipe predict runs/latest new.parquet --output scores.parquet"))
+@app.command(**_example("gpupipe predict runs/latest new.parquet --output scores.parquet", SCORE))
 def predict(
     run: Trained, source: Source,
     output: Annotated[
@@ -200,7 +190,7 @@ def predict(
     return Answer(written, lambda: show.written(output, written))
 
 
-@app.command(**_example("gpupipe evaluate runs/latest labelled.csv"))
+@app.command(**_example("gpupipe evaluate runs/latest labelled.csv", SCORE))
 def evaluate(
     run: Trained, source: Source, json: Json = False, debug: Debug = False
 ) -> Answer:
@@ -213,7 +203,7 @@ def evaluate(
     return Answer(judged, lambda: show.judged(judged))
 
 
-@app.command("show", **_example("gpupipe show runs/latest"))
+@app.command("show", **_example("gpupipe show runs/latest", TRAIN))
 def show_run(
     run: Run = Path("runs/latest"), json: Json = False, debug: Debug = False
 ) -> Answer:
@@ -225,7 +215,7 @@ def show_run(
     return Answer(shown, lambda: show.run(shown))
 
 
-@app.command(**_example("gpupipe compare runs/RUN runs/latest --page compare.html"))
+@app.command(**_example("gpupipe compare runs/RUN runs/latest --page compare.html", TRAIN))
 def compare(
     left: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     right: Annotated[Path, typer.Argument(metavar="RUN", help="The run to hold against it.")],
@@ -245,7 +235,22 @@ def compare(
     return Answer(found, lambda: show.compared(found, page))
 
 
-@app.command(**_example("gpupipe fingerprint runs/latest"))
+app.command(**_example("gpupipe serve runs/latest --port 8000 --workers 2", SCORE))(serving.serve)
+app.add_typer(models.app, name="models", rich_help_panel=SCORE)
+app.command(**_example("gpupipe monitor runs/latest logs/ --window 1d --history watched", WATCH))(
+    monitoring.monitor)
+app.command(**_example("gpupipe dashboard watched --output dashboard.html", WATCH))(
+    monitoring.dashboard)
+app.command("monitor-files", **_example("gpupipe monitor-files monitoring/", WATCH))(
+    monitoring.monitor_files)
+app.command(**_example("gpupipe skew models/churn predictions --source features.parquet --key id",
+                       WATCH))(skew.skew)
+app.command(**_example("gpupipe retrain pipeline.yaml --verdict watched/verdict.json --registry "
+                       "models/churn --data new.parquet", WATCH))(retraining.retrain)
+app.add_typer(experiment.app, name="experiment", rich_help_panel=WATCH)
+
+
+@app.command(**_example("gpupipe fingerprint runs/latest", MACHINE))
 def fingerprint(
     run: Run = Path("runs/latest"), json: Json = False, debug: Debug = False
 ) -> Answer:
@@ -260,7 +265,7 @@ def fingerprint(
     return Answer(found, lambda: show.lines([found["all"]]))
 
 
-@app.command(**_example("gpupipe parity pipeline.yaml --left cpu --right cuda"))
+@app.command(**_example("gpupipe parity pipeline.yaml --left cpu --right cuda", MACHINE))
 def parity(
     pipeline: File = Path("pipeline.yaml"),
     left: Annotated[str | None, typer.Option(help="cpu, cuda, local or dask.")] = None,
@@ -289,7 +294,7 @@ def parity(
     return Answer(answer, lambda: show.certificate(found, page), 0 if found.holds else 4)
 
 
-@app.command(**_example("gpupipe doctor"))
+@app.command(**_example("gpupipe doctor", MACHINE))
 def doctor(json: Json = False, debug: Debug = False) -> Answer:
     """Say what works on this machine and how to mend the rest."""
     from gpupipe.cli import show
@@ -301,7 +306,7 @@ def doctor(json: Json = False, debug: Debug = False) -> Answer:
     )
 
 
-@app.command(**_example("gpupipe demo"))
+@app.command(**_example("gpupipe demo", MACHINE))
 def demo(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="The folder to write to.")
@@ -320,7 +325,7 @@ def demo(
     return Answer(result.to_json(), lambda: show.result(result))
 
 
-@app.command(**_example("gpupipe schema > pipeline.schema.json"))
+@app.command(**_example("gpupipe schema > pipeline.schema.json", MACHINE))
 def schema(json: Json = False, debug: Debug = False) -> Answer:
     """Print the JSON Schema of the pipeline file, for editors."""
     from gpupipe.cli import show

@@ -21,11 +21,12 @@ class TuneConfig(Section):
     """No trial is begun after so many rows x rounds: the same on every machine."""
     models: Literal["auto"] | Texts = "auto"
     """Families to choose from; auto: the one under `model`, or, where none is named, xgboost,
-    forest and linear."""
+    lightgbm and catboost where they are installed, forest and linear."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """How the next trial is proposed."""
-    pruner: Literal["median", "hyperband", "none"] = "median"
-    """Which trials are ended early."""
+    pruner: Literal["auto", "race", "median", "hyperband", "none"] = "auto"
+    """Which trials are ended early: by a race, those behind the best of their family beyond chance;
+    auto: by a race over folds, by the median over rounds."""
     prune_on: Literal["folds", "rounds"] = "folds"
     """When a trial is looked at: after folds, or after boosting rounds of the first fold."""
     objectives: Annotated[
@@ -44,6 +45,20 @@ class TuneConfig(Section):
             raise Misfit("objectives begin with quality, each at most once",
                          "for example [quality, latency]", "objectives")
         return self
+
+    @model_validator(mode="after")
+    def _raced_over_folds(self) -> TuneConfig:
+        if self.pruner == "race" and self.prune_on == "rounds":
+            raise Misfit("a race is over folds: losses after some rounds do not tell who is ahead",
+                         "set prune_on: folds, or pruner: median", "pruner")
+        return self
+
+    @property
+    def ends_by(self) -> str:
+        """The rule that ends trials early."""
+        if self.pruner != "auto":
+            return self.pruner
+        return "race" if self.prune_on == "folds" else "median"
 
     @property
     def wanted(self) -> bool:

@@ -19,9 +19,10 @@ from gpupipe.engine.frames import Array
 from gpupipe.errors import ConfigError, DataError, did_you_mean
 from gpupipe.transforms.base import Target
 
-Needs = Literal["anything", "numbers"]
-"""``anything``: takes missing values and category codes as they are. ``numbers``: takes
-neither, and works best when columns are of one scale."""
+Needs = Literal["anything", "ordered", "numbers"]
+"""``anything``: takes missing values and category codes as they are. ``ordered``: takes missing
+values, and splits by order alone, which codes have none of. ``numbers``: takes neither, and works
+best when columns are of one scale."""
 
 Payload = dict[str, Any]
 """A fitted model as plain data: JSON values, NumPy arrays, and bytes of a documented format."""

@@ -31,6 +31,10 @@ MAX_ROUNDS = 3_000
 PLAIN_ROUNDS = 400
 """Rounds where there is no validation part to stop at, and no ``n_estimators``."""
 PATIENCE = 50
+STEP = 0.05
+"""Rounds without a gain before the end, and the learning rate that they are for: with steps of
+twice the size as much happens in half the rounds."""
+LEAST_PATIENCE = 10
 LEAST_GAIN = 1e-4
 """An improvement counts while rounds go on if it is this share of the loss of knowing nothing."""
 MANY_CLASSES = 10
@@ -114,7 +118,8 @@ def schedule(
     if valid is None:
         rounds, patience = how.rounds or rounds or PLAIN_ROUNDS / longer, None
     elif rounds is None:
-        rounds, patience = MAX_ROUNDS / longer, patience or int(PATIENCE / longer)
+        rounds = MAX_ROUNDS / longer
+        patience = patience or max(round(PATIENCE * STEP / step), LEAST_PATIENCE)
     least = 0.0
     if valid is not None and not {"objective", "eval_metric"} & set(given):
         least = LEAST_GAIN * loss_of_nothing(valid.target, target)

@@ -30,12 +30,12 @@ from gpupipe.models.trees import FittedTrees, Tree, above, booster_of, restored_
 from gpupipe.transforms.base import Target
 
 DEFAULTS: dict[str, Any] = {
-    "n_estimators": 200, "max_depth": None, "min_samples_split": 2, "min_samples_leaf": 2,
+    "n_estimators": 100, "max_depth": None, "min_samples_split": 2, "min_samples_leaf": 2,
     "max_features": None, "max_leaf_nodes": None, "min_impurity_decrease": 0.0,
     "bootstrap": True, "max_samples": None, "class_weight": None, "criterion": None,
 }
-"""scikit-learn's, but for more trees, leaves of two rows, which halve a model, and
-``max_features`` and ``criterion``, which are the task's."""
+"""scikit-learn's, but for leaves of two rows, which halve a model, and ``max_features`` and
+``criterion``, which are the task's."""
 MOST_SAMPLES = 100_000
 """A tree learns from a bootstrap sample of at most so many rows, where ``max_samples`` says
 nothing: more make trees larger and forests hardly better."""
@@ -57,8 +57,9 @@ class Forest:
     kind: ClassVar[str]
     tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[Needs] = "anything"
+    # Not the number of trees: more are better and slower (Probst & Boulesteix 2018, JMLR 18).
     space: ClassVar[Space] = {
-        "n_estimators": OneOf((100, 200, 400)), "max_features": OneOf(("sqrt", 0.3, 0.5, 0.8)),
+        "max_features": OneOf(("sqrt", 0.3, 0.5, 0.8)),
         "min_samples_leaf": Range(1, 50, log=True), "max_depth": OneOf((None, 8, 16)),
         "max_samples": OneOf((None, 0.5, 0.8)),
     }

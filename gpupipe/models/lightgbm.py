@@ -78,7 +78,7 @@ class LightGBM:
     tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[Needs] = "anything"
     space: ClassVar[Space] = {
-        "learning_rate": Range(0.05, 0.2, log=True), "num_leaves": Range(7, 255, log=True),
+        "learning_rate": Range(0.08, 0.2, log=True), "num_leaves": Range(7, 255, log=True),
         "min_child_samples": Range(5, 200, log=True), "subsample": Range(0.5, 1.0),
         "colsample_bytree": Range(0.3, 1.0), "reg_lambda": Range(0.001, 50.0, log=True),
         "reg_alpha": Range(0.001, 20.0, log=True), "path_smooth": Range(0.001, 10.0, log=True),

@@ -9,6 +9,7 @@ from typing import Any
 
 from gpupipe.config.choosing import TuneConfig
 from gpupipe.models.base import LIBRARIES
+from gpupipe.tune.race import Race
 from gpupipe.tune.space import Proposal, SearchSpace
 from gpupipe.tune.trial import Trial
 
@@ -43,7 +44,8 @@ class Sampler:
     ) -> None:
         optuna = library()
         self.space = space
-        self.prunes = tune.prune_on if tune.pruner != "none" and len(tune.objectives) == 1 else ""
+        self.prunes = tune.prune_on if tune.ends_by != "none" and len(tune.objectives) == 1 else ""
+        self.race = Race(maximise) if self.prunes and tune.ends_by == "race" else None
         self.plain: list[str] = []
         self.size: int | None = None
         directions = ["maximize" if maximise else "minimize",
@@ -74,9 +76,11 @@ class Sampler:
             proposal = self.space.plain(self.plain[number])
         return handle, proposal
 
-    def ends(self, handle: Any, at: int, value: float) -> bool:
-        """Whether a trial that has come so far, with this value, is not worth going on with."""
-        handle.report(value, at)
+    def ends(self, handle: Any, trial: Trial, at: int) -> bool:
+        """Whether a trial that has come so far is not worth going on with."""
+        handle.report(trial.looks[at], at)
+        if self.race is not None:
+            return self.race.is_lost(trial.kind, trial.looks)
         return bool(handle.should_prune())
 
     def tell(self, handle: Any, trial: Trial, objectives: Sequence[str]) -> None:
@@ -86,6 +90,8 @@ class Sampler:
             if at not in handle.storage.get_trial(handle._trial_id).intermediate_values:
                 handle.report(value, at)
         if trial.state == "complete":
+            if self.race is not None and trial.number >= len(self.plain):
+                self.race.finish(trial.kind, trial.looks)
             own = {"quality": trial.score, "latency": trial.latency, "size": trial.size}
             self.study.tell(handle, [own[name] for name in objectives])
         else:
@@ -95,10 +101,10 @@ class Sampler:
 
 def _pruner(tune: TuneConfig, folds: int) -> Any:
     pruners = library().pruners
-    if tune.pruner == "none" or len(tune.objectives) > 1:
+    if tune.ends_by in ("none", "race") or len(tune.objectives) > 1:
         return pruners.NopPruner()
     rounds = tune.prune_on == "rounds"
-    if tune.pruner == "hyperband":
+    if tune.ends_by == "hyperband":
         least, most = (50, 1000) if rounds else (1, max(folds, 2))
         return pruners.HyperbandPruner(min_resource=least, max_resource=most, reduction_factor=3)
     if rounds:

@@ -18,6 +18,7 @@ from gpupipe.config import PipelineConfig
 from gpupipe.errors import ConfigError
 from gpupipe.evaluate.metrics import Metric
 from gpupipe.models import model_of
+from gpupipe.models.boosting import MAX_ROUNDS
 from gpupipe.prepare import Candidate
 from gpupipe.steps.graph import Fitted
 from gpupipe.steps.passes import stage
@@ -31,8 +32,9 @@ KEPT = 25
 KEPT_OF_A_FAMILY = 3
 """And those of so many of each family: an ensemble is better for what is different."""
 SLOWER = 0.25
-"""The last trials are the best of each boosted family with steps this much smaller, and so more of
-them: what is searched with large steps is found sooner, and holds for small ones."""
+"""The last trials are the best of each boosted family with steps this much smaller, or as small
+as the most rounds allow: what is searched with large steps is found sooner, and holds for small
+ones."""
 LAST = 10
 """One trial in so many, at most, is such a last one; of a budget without a number, one in all."""
 
@@ -210,9 +212,11 @@ class Search:
         for trial in ranked([t for t in self.trials if t.score is not None], self.metric):
             rate = getattr(model_of(trial.kind, trial.params), "params", {}).get("learning_rate")
             own = "learning_rate" in self.space.fixed.get(trial.kind, {})
-            if trial.rounds and rate and not own and trial.kind not in found:
+            used = (trial.rounds or MAX_ROUNDS) / MAX_ROUNDS
+            if used < 1 and rate and not own and trial.kind not in found:
+                slower = rate * max(SLOWER, used)
                 found[trial.kind] = Proposal(
-                    trial.kind, {**trial.params, "learning_rate": rate * SLOWER}, trial.features)
+                    trial.kind, {**trial.params, "learning_rate": slower}, trial.features)
         return list(found.values())
 
     def _chosen(self) -> Trial:

@@ -140,7 +140,7 @@ class Workshop:
             return False
         value = -loss if self.metric.greater_is_better else loss
         mine.trial.looks[at] = value
-        if sampler.ends(mine.handle, at, value):
+        if sampler.ends(mine.handle, mine.trial, at):
             mine.trial.state = "pruned"
         return mine.trial.state == "pruned"
 
@@ -157,7 +157,7 @@ class Workshop:
         value = float(np.mean(mine.values))
         if np.isfinite(value):
             trial.looks[k + 1] = value
-            if sampler.ends(mine.handle, k + 1, value):
+            if sampler.ends(mine.handle, trial, k + 1):
                 trial.state = "pruned"
 
     def _conclude(self, mine: _Running) -> None:

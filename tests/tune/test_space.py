@@ -52,8 +52,12 @@ def test_parameters_of_the_model_are_fixed():
     assert space.suggest(trial).params["max_depth"] == 4
 
 
-def test_a_dimension_that_clashes_with_what_is_fixed_is_left_out():
+def test_a_dimension_that_clashes_with_what_is_fixed_is_left_out(monkeypatch):
     """``l1_ratio`` says nothing beside a penalty that is a lasso."""
+    shares = OneOf((0.0, 0.5, 1.0))
+    monkeypatch.setattr(MODELS["linear"], "space", {**MODELS["linear"].space, "l1_ratio": shares})
+    plain = space_of(config({"trials": 1}, model={"kind": "linear"}), "binary")
+    assert plain.families["linear"]["l1_ratio"] == shares
     model = {"kind": "linear", "params": {"penalty": "l1"}}
     space = space_of(config({"trials": 1}, model=model), "binary")
     assert "l1_ratio" not in space.families["linear"]
