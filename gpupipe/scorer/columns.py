@@ -87,6 +87,8 @@ def _float64(value: Any) -> float:
 
 
 def _float32(value: Any) -> float:
+    if type(value) is int and not -(1 << 24) <= value <= 1 << 24:
+        raise Unfit  # a table takes integers that float32 holds exactly, and no others
     try:
         rounded: float = struct.unpack("f", struct.pack("f", _float64(value)))[0]
     except OverflowError:

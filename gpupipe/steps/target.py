@@ -5,6 +5,13 @@ towards the mean of all. A training row's own label must not reach its own featu
 training row is encoded from the *other* folds: the statistics keep one table a bucket, and
 the encoding of a row in bucket b is that of all training buckets but b. Rows outside the
 training part (and new data) are encoded from the whole of it. Nothing is read again.
+
+Of a level with many rows that costs more than it gains. Its means without one bucket or another
+differ a little, and against the labels of that bucket: a tree reads off them which bucket a row
+is in, and learns what no new row will tell it, while a row's own share in a mean of hundreds is
+next to nothing. Such levels are encoded by all rows, everywhere alike. (LightGBM's AUC out of fold
+with every text column encoded goes from .9338 to .9359 so on bank-marketing, from .9307 to .9315 on
+adult, from .6931 to .6937 on flights late, from .8436 to .8431 on telco-churn.)
 """
 
 from __future__ import annotations
@@ -34,12 +41,15 @@ class TargetEncode(Step):
     SIGKDD Explorations 3, 2001): ``l * mean + (1 - l) * prior`` with ``l = n s2 / (n s2 + v)``,
     ``s2`` the target's variance and ``v`` the level's. A number ``m`` gives
     ``(sum + m * prior) / (n + m)``. Missing is a level like any other; a level that training
-    never saw gets the prior. Multiclass targets give one column a class.
+    never saw gets the prior. Multiclass targets give one column a class. Levels with ``frequent``
+    training rows or more are not cross-fitted (None: all are, as in scikit-learn's
+    ``fit_transform``).
     """
 
     accepts = CATEGORIES
     columns: str | tuple[str, ...] = "categorical"
     smooth: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    frequent: Annotated[int, Field(ge=1)] | None = 200
 
     @property
     def looks(self) -> int:
@@ -69,12 +79,15 @@ class TargetEncode(Step):
         # A level that only other rows have is unknown here: it must leave no trace.
         state = state.take(np.flatnonzero(state.only(evidence.train).occurring()))
         levels, null = without_null(state.levels)
-        tables = []
         # One table for the rows of each training bucket, from the others; then that of all.
-        for left_out in (*evidence.train, None):
-            own = [b for b in evidence.train if b != left_out]
-            count, first, second = _moments(statistic, state.only(own), target)
-            known, prior = self._encode(count, first, second, target.centre)
+        moments = [_moments(statistic, state.only([b for b in evidence.train if b != left_out]),
+                            target) for left_out in (*evidence.train, None)]
+        found = [self._encode(*m, target.centre) for m in moments]
+        count, (whole, _) = moments[-1][0], found[-1]
+        often = count[:, :1] >= (np.inf if self.frequent is None else self.frequent)
+        tables = []
+        for known, prior in found:
+            known = np.where(often, whole, known)
             missing = known[null] if null >= 0 else prior
             tables.append(np.vstack([np.delete(known, null, 0) if null >= 0 else known,
                                      prior, missing]))

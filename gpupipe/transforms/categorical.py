@@ -61,7 +61,7 @@ def hash_(
     return (Column("int64", codes, missing if bool(missing.any()) else None),)
 
 
-@transform("target_encode", smooth=number(0, "auto"))
+@transform("target_encode", smooth=number(0, "auto"), frequent=number(1, None))
 def target_encode(
     settings: Settings, column: Column, params: Params, rows: Rows | None, fx: Frames
 ) -> tuple[Output, ...]:

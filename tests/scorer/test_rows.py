@@ -20,7 +20,7 @@ from common.quick import (
     trained_on,
     write_bundle,
 )
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -150,6 +150,7 @@ def answers(bundle: gpupipe.Bundle, record: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("bundle", CASES, indirect=True)
 @hypothesis_settings(max_examples=12, deadline=None,
                      suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(record={"f": 1.0, "narrow": 2**53, "i": 1, "b": True, "s": "a", "t": None})
 @given(record=st.one_of(plain, plain, records))
 def test_every_way_in_gives_one_answer(bundle, record):
     assert len(set(answers(bundle, record))) == 1, answers(bundle, record)

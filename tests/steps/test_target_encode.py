@@ -54,7 +54,8 @@ def matrix(sample: Sample) -> np.ndarray:
 class TestAgainstScikitLearn:
     def fitted(self, task, smooth):
         sample, target = problem(task)
-        step = make("target_encode", columns=["often", "rare", "number"], smooth=smooth)
+        step = make("target_encode", columns=["often", "rare", "number"], smooth=smooth,
+                    frequent=None)
         graph, fitted, knowledge = learned(sample, [step], TRAIN, target, part_rows=900,
                                            batch_rows=400)
         assert len(knowledge.scans) == 1
@@ -82,7 +83,7 @@ class TestAgainstScikitLearn:
 def test_a_rows_own_label_does_not_reach_its_own_feature(task):
     """Any label given to the rows of one fold leaves that fold's features as they were."""
     sample, target = problem(task, 600)
-    step = make("target_encode", columns=["rare"])
+    step = make("target_encode", columns=["rare"], frequent=None)
     mine = sample.bucket == 2
     changed = np.where(mine, sample.target[::-1], sample.target)
     other = Sample(sample.table, changed, sample.bucket, BUCKETS)
@@ -93,6 +94,24 @@ def test_a_rows_own_label_does_not_reach_its_own_feature(task):
         features.append(np.column_stack(list(out.values())))
     np.testing.assert_array_equal(features[0][mine], features[1][mine])
     assert (features[0][~mine] != features[1][~mine]).any()
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_a_frequent_level_is_encoded_from_all_training_rows(task):
+    sample, target = problem(task)
+    training = np.isin(sample.bucket, TRAIN)
+    level = sample.table["rare"].to_pandas()
+    often = level.map(level[training].value_counts()).fillna(0).to_numpy() >= 150
+    assert 0 < often.mean() < 1
+    rows = Rows(sample.bucket, BUCKETS, sample.target)
+    found, crossed, whole = (
+        np.column_stack(list(values_of(*learned(sample, [make(
+            "target_encode", columns=["rare"], frequent=frequent)], TRAIN, target)[:2],
+            sample.table, of).values()))
+        for frequent, of in ((150, rows), (None, rows), (None, None)))
+    np.testing.assert_array_equal(found[often], whole[often])
+    np.testing.assert_array_equal(found[~often], crossed[~often])
+    assert (crossed[often & training] != whole[often & training]).any()
 
 
 def test_an_unseen_level_gets_the_prior_and_missing_is_a_level():
