@@ -6,7 +6,7 @@ import ast
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from gpupipe.estimator import Pipeline
 from gpupipe.evaluate import METRICS, evaluate, metrics
 from gpupipe.features import NATIVE_LEVELS, ONE_HOT_LEVELS, TEXT_SHARE, default_steps, steps_of
 from gpupipe.models import MODELS, OneOf, linear, model_of, naive_bayes, neighbours, svm
+from gpupipe.models.base import Needs
 from gpupipe.select import METHODS
 from gpupipe.steps import STEPS, Feature, categorical, numeric, structure
 from gpupipe.steps.base import ROLES, select
@@ -157,18 +158,20 @@ def profiled() -> tuple[list[Feature], Profile]:
     return sample.features, take_profile(rowed.reader, target=None)
 
 
+NEEDS = get_args(Needs)
+
+
 def test_the_defaults_on_the_page_are_those_of_the_code(profiled):
     features, profile = profiled
     rows = rows_of(section(STEPS_PAGE, "Without `features`"))
-    trees = {s.name for s in default_steps(features, profile, "anything")}
-    numbers = {s.name for s in default_steps(features, profile, "numbers")}
-    for steps, column in ((trees, 1), (numbers, 2)):
+    for needs, column in zip(NEEDS, (1, 2, 3), strict=True):
+        steps = {s.name for s in default_steps(features, profile, needs)}
         told = {n for r in rows for n in re.findall(r"`(\w+)`", r[column])} & set(STEPS)
         told |= {"drop"} if any("dropped" in r[column] for r in rows) else set()
         assert steps <= told
     header = next(x for x in STEPS_PAGE.splitlines() if x.startswith("| columns | "))
     supervised = set(MODELS) - set(UNSUPERVISED)
-    for needs, column in zip(("anything", "numbers"), header.split("|")[2:4], strict=True):
+    for needs, column in zip(NEEDS, header.split("|")[2:5], strict=True):
         told = re.findall(r"`(\w+)`", column)
         assert sorted(told) == sorted(k for k in supervised if MODELS[k].needs == needs)
     assert all(MODELS[kind].needs == "numbers" for kind in UNSUPERVISED)
