@@ -29,6 +29,7 @@ from gpupipe.models.base import (
 )
 from gpupipe.models.boosting import Patience, exact_rounds, schedule
 from gpupipe.models.cuda import require_cpu
+from gpupipe.models.dense import check_number
 from gpupipe.models.libraries import optional_library
 from gpupipe.models.trees import (
     LEAST_WEIGHT,
@@ -96,6 +97,7 @@ class CatBoost:
         check_params("catboost", params, {*PARAMETERS, *ALIASES})
         self.given = {ALIASES.get(k, k): v for k, v in params.items() if v is not None}
         self.params = {**DEFAULTS, **self.given}
+        check_number("catboost", self.params, "learning_rate", 0, above=True)
         if "objective" in self.given:
             objectives.check_name("catboost", self.given["objective"], objectives.CATBOOST)
         if "monotone_constraints" in self.given:

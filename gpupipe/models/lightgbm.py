@@ -25,6 +25,7 @@ from gpupipe.models.base import (
 )
 from gpupipe.models.boosting import Schedule, exact_rounds, schedule
 from gpupipe.models.cuda import require_cpu
+from gpupipe.models.dense import check_number
 from gpupipe.models.libraries import optional_library
 from gpupipe.models.trees import FittedTrees, Tree, above, booster_of, restored_trees
 from gpupipe.transforms.base import Target
@@ -92,6 +93,7 @@ class LightGBM:
         check_params("lightgbm", params, {*PARAMETERS, *ALIASES})
         self.given = {ALIASES.get(k, k): v for k, v in params.items() if v is not None}
         self.params = {**DEFAULTS, **self.given}
+        check_number("lightgbm", self.params, "learning_rate", 0, above=True)
         if "objective" in self.given:
             objectives.check_name("lightgbm", self.given["objective"], objectives.LIGHTGBM)
         if self._boosting not in ("gbdt", "dart"):

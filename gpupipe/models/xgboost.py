@@ -24,6 +24,7 @@ from gpupipe.models.base import (
 )
 from gpupipe.models.boosting import boost, exact_rounds, schedule
 from gpupipe.models.cuda import is_full, no_room, require_device
+from gpupipe.models.dense import check_number
 from gpupipe.models.libraries import xgboost_library
 from gpupipe.models.quantised import by_query, in_row_order, labels_of, quantised
 from gpupipe.models.ring import joined, ring
@@ -110,6 +111,7 @@ class XGBoost:
                 )
         self.given = {k: v for k, v in named.items() if v is not None}
         self.params = {**DEFAULTS, **self.given}
+        check_number("xgboost", self.params, "learning_rate", 0, above=True)
         self._check()
 
     def _check(self) -> None:

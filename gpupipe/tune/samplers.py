@@ -57,7 +57,8 @@ class Sampler:
                                            n_startup_trials=STARTUP, constant_liar=True)
             self.study = optuna.create_study(
                 directions=directions, sampler=sampler, study_name="search",
-                pruner=_pruner(tune, folds))
+                pruner=_pruner(tune, folds) if self.prunes and self.race is None else
+                optuna.pruners.NopPruner())
         if tune.sampler == "grid":
             points = space.grid()
             self.size = len(points)
@@ -101,8 +102,6 @@ class Sampler:
 
 def _pruner(tune: TuneConfig, folds: int) -> Any:
     pruners = library().pruners
-    if tune.ends_by in ("none", "race") or len(tune.objectives) > 1:
-        return pruners.NopPruner()
     rounds = tune.prune_on == "rounds"
     if tune.ends_by == "hyperband":
         least, most = (50, 1000) if rounds else (1, max(folds, 2))

@@ -162,6 +162,13 @@ def test_a_misspelt_parameter_meets_the_nearest_one(kind, wrong, right):
     assert error.value.hint == f"did you mean {right!r}?"
 
 
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm", "catboost"])
+@pytest.mark.parametrize("rate", [0, -0.1, float("nan"), "fast", True])
+def test_a_learning_rate_that_is_none_is_refused(kind, rate):
+    with pytest.raises(ConfigError, match=f"learning_rate of model '{kind}' is {rate!r}"):
+        model_of(kind, {"learning_rate": rate})
+
+
 def test_an_unknown_model_meets_the_nearest_one():
     with pytest.raises(ConfigError, match="unknown model 'xgbost'") as error:
         model_of("xgbost", {})
