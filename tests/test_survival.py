@@ -142,8 +142,8 @@ def test_two_runs_of_one_task_are_compared(runs, telco, tmp_path):
     assert "target_mean" not in json.dumps(found)
 
 
-def test_what_is_learned_does_not_depend_on_the_layout(telco):
-    found = [trained_on(telco, config(telco, engine={"batch_rows": n, "workers": w}))
+def test_what_is_learned_does_not_depend_on_the_layout(telco, tmp_path):
+    found = [trained_on(telco, config(telco, engine={"batch_rows": n, "workers": w}), tmp_path)
              for n, w in ((1000, 1), (7043, 2))]
     np.testing.assert_array_equal(found[0].model.oof, found[1].model.oof)
     np.testing.assert_array_equal(*(t.target_of(t.oof_buckets)[0] for t in found))
