@@ -66,7 +66,7 @@ TABLES = {
                      "5-fold, XGBoost: 45,919"),
     "credit-default": Table("credit-default/credit.csv", "Y", "1", ("ID",), "5-fold: .782 HGB"),
     "telco-churn": Table("telco-churn/telco.csv", "Churn", "Yes", ("customerID",),
-                         "5-fold: .834 HGB"),
+                         "5-fold: .834 HGB", {"na_values": [" "]}),
 }
 
 
@@ -74,8 +74,8 @@ def halves(name: str, data: Path, seed: int) -> tuple[pd.DataFrame, pd.DataFrame
     """The rows to learn from, and those that are set aside."""
     table = TABLES[name]
     if name == "adult":
-        parts = [pd.read_csv(data / "adult" / f, names=ADULT, skipinitialspace=True, na_values="?",
-                             comment="|") for f in ("adult.data", "adult.test")]
+        parts = [pd.read_csv(data / "adult" / f, names=ADULT, header=0, skipinitialspace=True,
+                             na_values="?", comment="|") for f in ("adult.data", "adult.test")]
         for part in parts:
             part["outcome"] = part["outcome"].str.rstrip(".")
         parts = [p[p["outcome"].isin(["<=50K", ">50K"])].reset_index(drop=True) for p in parts]

@@ -22,6 +22,26 @@ TEXT_SHARE = 0.5
 """A text column with more distinct values than this share of its rows names rows, or is prose."""
 
 
+REPEATED = 4
+"""A whole number is a level too if its values have so many rows each, on average."""
+ENCODED = "encoded"
+"""What the name of such a number's second column ends with."""
+
+
+def repeated(features: Sequence[Feature], profile: Profile) -> list[str]:
+    """The integer columns whose values come again and again: counts, grades, codes, amounts that
+    stand for something. One of two values is left out: its mean would say the same."""
+    names = {f.name for f in features}
+    found = []
+    for f in features:
+        distinct = profile.distinct(f.name) if f.dtype == "int64" else None
+        present = profile.rows - profile.missing(f.name)
+        if distinct is not None and 2 < distinct <= present / REPEATED \
+                and f"{f.name}_{ENCODED}" not in names:
+            found.append(f.name)
+    return found
+
+
 def steps_of(config: PipelineConfig) -> list[Step] | None:
     """The steps of a pipeline file, checked. None where the file leaves them open.
 
@@ -46,12 +66,13 @@ def steps_of(config: PipelineConfig) -> list[Step] | None:
 
 def default_steps(
     features: Sequence[Feature], profile: Profile, needs: Needs, encoder: str = "auto",
-    labelled: bool = True,
+    labelled: bool = True, levels: Sequence[str] = (),
 ) -> list[Step]:
     """Steps by type and cardinality, for what a model needs (see `models.base.Needs`).
 
     ``encoder`` is the step for text of few levels; auto: what suits the model. Where there is no
-    target (not ``labelled``) many levels are counted instead of encoded by it.
+    target (not ``labelled``) many levels are counted instead of encoded by it. ``levels`` are
+    numbers whose values are encoded by the target as well (see `repeated`).
     """
     few: list[str] = []
     many: list[str] = []
@@ -71,6 +92,9 @@ def default_steps(
     make("drop_constant")
     if prose:
         make("drop", columns=prose)
+    if levels:
+        make("copy", columns=list(levels), suffix=ENCODED)
+        make("target_encode", columns=[f"{name}_{ENCODED}" for name in levels])
     if encoder == "auto":
         encoder = "ordinal" if needs == "anything" else "one_hot"
     if needs != "numbers":

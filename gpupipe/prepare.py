@@ -17,9 +17,16 @@ from gpupipe.decide.finish import QUANTILES, split_for
 from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import Layout, shared_out
 from gpupipe.errors import ConfigError
-from gpupipe.features import bind_features, default_notes, default_steps, steps_of, varied
+from gpupipe.features import (
+    bind_features,
+    default_notes,
+    default_steps,
+    repeated,
+    steps_of,
+    varied,
+)
 from gpupipe.models import Model, model_of
-from gpupipe.models.base import check_task
+from gpupipe.models.base import TASKS, check_task
 from gpupipe.models.quantiles import quantiles_for
 from gpupipe.outcomes import check_special, special_task
 from gpupipe.rows import (
@@ -64,20 +71,31 @@ class Binder:
 
     def graph(self, model: Model, choices: Mapping[str, Any] | None = None) -> Graph:
         """The graph of the features, with other parameters of steps where there are ``choices``:
-        by ``step.parameter``; ``encoder`` is the default step for text of few levels.
+        by ``step.parameter``; ``encoder`` is the default step for text of few levels, ``numbers``
+        what becomes of whole numbers that repeat (``auto``, or ``target_encode`` as well).
 
         ConfigError for choices that do not fit the steps.
         """
         choices = dict(choices or {})
-        encoder = choices.pop("encoder", "auto")
-        if self.own is not None and encoder != "auto":
-            raise ConfigError("features.encoder is about the default steps; this file has its own",
-                              hint="vary features.<step>.<parameter>")
+        encoder, numbers = (choices.pop(k, "auto") for k in ("encoder", "numbers"))
+        for name, chosen in (("encoder", encoder), ("numbers", numbers)):
+            if self.own is not None and chosen != "auto":
+                raise ConfigError(
+                    f"features.{name} is about the default steps; this file has its own",
+                    hint="vary features.<step>.<parameter>")
         steps = self.own if self.own is not None else default_steps(
             self.features, self.profile, model.needs, encoder,
-            labelled=self.target.task != "unsupervised")
+            labelled=self.target.task != "unsupervised",
+            levels=self.repeated if numbers == "target_encode" else ())
         return bind_features(self.config, self.features, varied(steps, choices), self.target,
                              self.profile.constant())
+
+    @property
+    def repeated(self) -> list[str]:
+        """Whole numbers that could be levels as well; none where the file has its own steps, or
+        the target has no mean."""
+        open_ = self.own is None and self.target.task in TASKS
+        return repeated(self.features, self.profile) if open_ else []
 
     def candidate(self, model: Model, choices: Mapping[str, Any] | None = None) -> Candidate:
         """The model with its features, and with the selection that the file asks for.

@@ -97,6 +97,11 @@ def impute(build: Builder, bound: Bound, params: dict[str, Any], value: str) -> 
     return filled, build.cast(missing, "DOUBLE")
 
 
+@step("copy")
+def copy(build: Builder, bound: Bound, params: dict[str, Any], value: str) -> tuple[str, ...]:
+    return (value, value)
+
+
 @step("scale")
 def scale(build: Builder, bound: Bound, params: dict[str, Any], value: str) -> tuple[str, ...]:
     centred = build.op("Sub", finite(build, value), _number(build, params["centre"]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,6 +54,8 @@ class OneOf:
 
 Space = Mapping[str, Range | OneOf]
 """Where a search looks for a family's parameters, by name."""
+Starts = Sequence[Mapping[str, Any]]
+"""Points of a space, each by some of its parameters; of the others it has the defaults."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,9 @@ class Model(Protocol):
     tasks: ClassVar[tuple[Task, ...]]
     space: ClassVar[Space]
     """Where a search looks for its parameters."""
+    starts: ClassVar[Starts]
+    """Points of the space that have done well on many tables: a search tries them first."""
+
     def __init__(self, params: Mapping[str, Any]) -> None: ...
 
     @property
@@ -196,6 +201,7 @@ def register(kind: str) -> Callable[[M], M]:
 
     def decorate(cls: M) -> M:
         cls.kind = kind
+        cls.starts = getattr(cls, "starts", ())
         MODELS[kind] = cls
         RESTORERS[kind] = cls.restore
         return cls

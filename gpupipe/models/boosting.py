@@ -119,11 +119,16 @@ def schedule(
         rounds, patience = how.rounds or rounds or PLAIN_ROUNDS / longer, None
     elif rounds is None:
         rounds = MAX_ROUNDS / longer
-        patience = patience or max(round(PATIENCE * STEP / step), LEAST_PATIENCE)
+        patience = patience or patience_of(step)
     least = 0.0
     if valid is not None and not {"objective", "eval_metric"} & set(given):
         least = LEAST_GAIN * loss_of_nothing(valid.target, target)
     return Schedule(int(rounds), step, Patience(patience, least, how.watch))
+
+
+def patience_of(step: float) -> int:
+    """Rounds without a gain before the end, for steps of this size."""
+    return max(round(PATIENCE * STEP / step), LEAST_PATIENCE)
 
 
 def boost(

@@ -22,6 +22,7 @@ from gpupipe.models.base import (
     Payload,
     Range,
     Space,
+    Starts,
     Task,
     Training,
     check_params,
@@ -83,11 +84,19 @@ class CatBoost:
     tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[Needs] = "ordered"
     space: ClassVar[Space] = {
-        "learning_rate": Range(0.08, 0.2, log=True), "max_depth": Range(4, 8),
+        "learning_rate": OneOf((0.1,)), "max_depth": Range(4, 8),
         "reg_lambda": Range(0.5, 30.0, log=True), "random_strength": Range(0.1, 10.0, log=True),
         "bagging_temperature": Range(0.0, 1.0), "colsample_bylevel": Range(0.3, 1.0),
         "max_bin": OneOf((128, 254)),
     }
+    starts: ClassVar[Starts] = (
+        {"learning_rate": 0.1, "reg_lambda": 3.0, "random_strength": 1.0,
+         "bagging_temperature": 1.0, "colsample_bylevel": 1.0},
+        {"learning_rate": 0.1, "max_depth": 6, "reg_lambda": 3.0, "random_strength": 1.0,
+         "bagging_temperature": 1.0, "colsample_bylevel": 0.5},
+        {"learning_rate": 0.1, "max_depth": 8, "reg_lambda": 3.0, "random_strength": 1.0,
+         "bagging_temperature": 1.0, "colsample_bylevel": 1.0},
+    )
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
     requires: ClassVar[str] = "catboost"

@@ -15,9 +15,11 @@ from gpupipe.models.base import (
     FittedModel,
     Matrix,
     Needs,
+    OneOf,
     Payload,
     Range,
     Space,
+    Starts,
     Task,
     Training,
     check_params,
@@ -79,11 +81,18 @@ class LightGBM:
     tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[Needs] = "anything"
     space: ClassVar[Space] = {
-        "learning_rate": Range(0.08, 0.2, log=True), "num_leaves": Range(7, 255, log=True),
+        "learning_rate": OneOf((0.1,)), "num_leaves": Range(7, 255, log=True),
         "min_child_samples": Range(5, 200, log=True), "subsample": Range(0.5, 1.0),
         "colsample_bytree": Range(0.3, 1.0), "reg_lambda": Range(0.001, 50.0, log=True),
         "reg_alpha": Range(0.001, 20.0, log=True), "path_smooth": Range(0.001, 10.0, log=True),
     }
+    starts: ClassVar[Starts] = (
+        {"learning_rate": 0.1, "reg_lambda": 0.001, "reg_alpha": 0.001, "path_smooth": 0.001},
+        {"learning_rate": 0.1, "num_leaves": 15, "colsample_bytree": 0.5, "reg_lambda": 5.0,
+         "reg_alpha": 0.001, "path_smooth": 0.001},
+        {"learning_rate": 0.1, "num_leaves": 127, "min_child_samples": 5, "subsample": 0.7,
+         "colsample_bytree": 0.6, "reg_lambda": 5.0, "reg_alpha": 0.001, "path_smooth": 0.001},
+    )
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
     requires: ClassVar[str] = "lightgbm"

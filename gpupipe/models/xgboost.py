@@ -17,6 +17,7 @@ from gpupipe.models.base import (
     Payload,
     Range,
     Space,
+    Starts,
     Task,
     Training,
     check_params,
@@ -91,12 +92,19 @@ class XGBoost:
     tasks: ClassVar[tuple[Task, ...]] = (*TASKS, "survival", "hazard", "ranking")
     needs: ClassVar[Needs] = "anything"
     space: ClassVar[Space] = {
-        "learning_rate": Range(0.08, 0.2, log=True), "max_depth": Range(3, 10),
+        "learning_rate": OneOf((0.1,)), "max_depth": Range(3, 10),
         "min_child_weight": Range(0.5, 50.0, log=True), "subsample": Range(0.5, 1.0),
         "colsample_bytree": Range(0.3, 1.0), "reg_lambda": Range(0.01, 50.0, log=True),
         "reg_alpha": Range(0.001, 20.0, log=True), "max_bin": OneOf((256, 512)),
         "max_cat_to_onehot": OneOf((1, 8, 32)),
     }
+    starts: ClassVar[Starts] = (
+        {"learning_rate": 0.1, "reg_alpha": 0.001},
+        {"learning_rate": 0.1, "max_depth": 4, "subsample": 0.8, "colsample_bytree": 0.5,
+         "reg_lambda": 5.0, "reg_alpha": 0.001},
+        {"learning_rate": 0.1, "max_depth": 9, "min_child_weight": 5.0, "subsample": 0.7,
+         "colsample_bytree": 0.6, "reg_lambda": 5.0, "reg_alpha": 0.001},
+    )
     library = staticmethod(xgboost_library)
     ring = staticmethod(ring)
     joined = staticmethod(joined)

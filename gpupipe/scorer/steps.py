@@ -172,6 +172,11 @@ def _impute(settings: Settings, params: Params, dtype: str) -> RowStep:
     return step
 
 
+@form("copy")
+def _copy(settings: Settings, params: Params, dtype: str) -> RowStep:
+    return lambda value: (value, value)
+
+
 @form("scale")
 def _scale(settings: Settings, params: Params, dtype: str) -> RowStep | None:
     centre, spread, of = float(params["centre"]), float(params["spread"]), numbers_of(dtype)

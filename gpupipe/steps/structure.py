@@ -1,8 +1,14 @@
-"""Steps that choose, retype or take apart columns: select, drop, drop_constant, cast, datetime."""
+"""Steps that choose, copy, retype or take apart columns.
+
+They are select, drop, drop_constant, copy, cast and datetime.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from gpupipe.errors import ConfigError
 from gpupipe.steps.base import ROLES, Feature, Step, Target, register
@@ -40,6 +46,17 @@ class DropConstant(Step):
 
     def keeps(self, name: str, chosen: bool, constant: bool) -> bool:
         return not (chosen and constant)
+
+
+@register("copy")
+class Copy(Step):
+    """A second column of the same values, so that two things can be made of one: ``age`` stays
+    and ``age_copy`` is added."""
+
+    suffix: Annotated[str, Field(min_length=1)] = "copy"
+
+    def outputs(self, feature: Feature, target: Target) -> tuple[Feature, ...]:
+        return (feature, replace(feature, name=f"{feature.name}_{self.suffix}"))
 
 
 @register("cast")

@@ -1,4 +1,4 @@
-"""What the steps that retype or take apart columns do: cast and datetime."""
+"""What the steps that retype or take apart columns do: copy, cast and datetime."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ PERIODS = {
 """The period of each part that comes round again; months and the like start at 1."""
 PARTS = ("year", "month", "day", "day_of_week", "hour")
 """The parts that a datetime step makes, unless it is told others."""
+
+
+@transform("copy", suffix=Check("a text", lambda value: isinstance(value, str) and value != ""))
+def copy(
+    settings: Settings, column: Column, params: Params, rows: Rows | None, fx: Frames
+) -> tuple[Output, ...]:
+    """The column, twice."""
+    return (column, column)
 
 
 @transform("cast", to=one_of("float64", "string", "int64", "bool"))

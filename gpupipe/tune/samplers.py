@@ -10,7 +10,7 @@ from typing import Any
 from gpupipe.config.choosing import TuneConfig
 from gpupipe.models.base import LIBRARIES
 from gpupipe.tune.race import Race
-from gpupipe.tune.space import Proposal, SearchSpace
+from gpupipe.tune.space import FAMILY, Proposal, SearchSpace
 from gpupipe.tune.trial import Trial
 
 STARTUP = 10
@@ -47,6 +47,7 @@ class Sampler:
         self.prunes = tune.prune_on if tune.ends_by != "none" and len(tune.objectives) == 1 else ""
         self.race = Race(maximise) if self.prunes and tune.ends_by == "race" else None
         self.plain: list[str] = []
+        self.taken = dict.fromkeys(space.families, 0)
         self.size: int | None = None
         directions = ["maximize" if maximise else "minimize",
                       *("minimize" for _ in tune.objectives[1:])]
@@ -65,17 +66,31 @@ class Sampler:
         else:
             # Each family as it is comes first: a search that finds nothing better says so.
             self.plain = list(space.families)
-            points = [space.nearest(kind) for kind in self.plain]
+            points = [*map(space.nearest, self.plain), *space.starts()]
+        self.queued = len(points)
         for point in points:
             self.study.enqueue_trial(point)
 
     def ask(self, number: int) -> tuple[Any, Proposal]:
         """The next trial: Optuna's handle of it, and what to try."""
+        if self.size is None and len(self.space.families) > 1 and number >= self.queued:
+            self.study.enqueue_trial({FAMILY: self._turn()})  # the rest is the sampler's to say
         handle = self.study.ask()
         proposal = self.space.suggest(handle)
         if number < len(self.plain):
             proposal = self.space.plain(self.plain[number])
         return handle, proposal
+
+    def _turn(self) -> str:
+        """The family whose turn it is: the more parameters one has, the more trials it takes.
+
+        A sampler that was free to choose would soon propose the best family alone; but it is
+        the difference of families that an ensemble lives by, and the best is often the dearest.
+        """
+        kind = min(self.taken, key=lambda k: (self.taken[k] + 1) / max(
+            len(self.space.families[k]), 1))
+        self.taken[kind] += 1
+        return kind
 
     def ends(self, handle: Any, trial: Trial, at: int) -> bool:
         """Whether a trial that has come so far is not worth going on with."""

@@ -17,8 +17,8 @@ from gpupipe.checkpoints import digest
 from gpupipe.config import PipelineConfig
 from gpupipe.errors import ConfigError
 from gpupipe.evaluate.metrics import Metric
-from gpupipe.models import model_of
-from gpupipe.models.boosting import MAX_ROUNDS
+from gpupipe.models import MODELS, model_of
+from gpupipe.models.boosting import MAX_ROUNDS, patience_of
 from gpupipe.prepare import Candidate
 from gpupipe.steps.graph import Fitted
 from gpupipe.steps.passes import stage
@@ -31,10 +31,14 @@ KEPT = 25
 """The out-of-fold predictions of so many trials, the best ones, are kept until the end."""
 KEPT_OF_A_FAMILY = 3
 """And those of so many of each family: an ensemble is better for what is different."""
-SLOWER = 0.25
+SLOWER = 1 / 3
 """The last trials are the best of each boosted family with steps this much smaller, or as small
 as the most rounds allow: what is searched with large steps is found sooner, and holds for small
 ones."""
+ROUNDS = 2 * MAX_ROUNDS
+PATIENT = 3
+"""They may take so many rounds, and wait for a gain so many times as long as others do."""
+LENGTH = frozenset({"n_estimators", "early_stopping_rounds"})
 LAST = 10
 """One trial in so many, at most, is such a last one; of a budget without a number, one in all."""
 
@@ -86,7 +90,8 @@ class Search:
 
     def __post_init__(self) -> None:
         config, ready = self.config, self.shop.ready
-        self.space = space_of(config, ready.target.task)  # type: ignore[arg-type]
+        self.space = space_of(config, ready.target.task,  # type: ignore[arg-type]
+                              bool(ready.binder.repeated))
         self.metric = self.shop.metric
         self._drop_families()
         if config.tune.prune_on == "rounds" and ready.rowed.engine.remote:
@@ -207,17 +212,31 @@ class Search:
                 other.oof = None
 
     def _slower(self) -> list[Proposal]:
-        """The best trial of each boosted family with smaller steps, the best family first."""
+        """The best trial of each boosted family with smaller steps, the best family first.
+
+        Of a family as it is the steps are smaller than those of a search: that it is better than
+        what was proposed says nothing. It is the last to be taken.
+        """
         found: dict[str, Proposal] = {}
-        for trial in ranked([t for t in self.trials if t.score is not None], self.metric):
-            rate = getattr(model_of(trial.kind, trial.params), "params", {}).get("learning_rate")
-            own = "learning_rate" in self.space.fixed.get(trial.kind, {})
-            used = (trial.rounds or MAX_ROUNDS) / MAX_ROUNDS
-            if used < 1 and rate and not own and trial.kind not in found:
+        done = ranked([t for t in self.trials if t.score is not None], self.metric)
+        for trial in sorted(done, key=lambda t: t.number < len(self.space.families)):
+            model = model_of(trial.kind, trial.params)
+            rate = getattr(model, "params", {}).get("learning_rate")
+            used = (trial.rounds or ROUNDS) / ROUNDS
+            if used < 1 and rate and trial.kind not in found and self._may_be_slower(model):
                 slower = rate * max(SLOWER, used)
-                found[trial.kind] = Proposal(
-                    trial.kind, {**trial.params, "learning_rate": slower}, trial.features)
+                wait = PATIENT * patience_of(slower)
+                found[trial.kind] = Proposal(trial.kind, {
+                    **trial.params, "learning_rate": slower, "early_stopping_rounds": wait,
+                    "n_estimators": ROUNDS}, trial.features)
         return list(found.values())
+
+    def _may_be_slower(self, model: Any) -> bool:
+        """Whether the file leaves open how long to boost and by what steps."""
+        own, space = MODELS[model.kind].space, self.space.families[model.kind]
+        return (getattr(model, "rounds", None) is None and LENGTH.isdisjoint(space)
+                and "early_stopping_rounds" not in getattr(model, "given", {})
+                and space.get("learning_rate") == own.get("learning_rate"))
 
     def _chosen(self) -> Trial:
         """The best trial; with other objectives the cheapest that is not worse beyond chance."""

@@ -28,12 +28,16 @@ AUTO = ("xgboost", "lightgbm", "catboost", "forest", "linear")
 """The families of a search that names none, as far as their libraries are installed."""
 ENCODER = "encoder"
 ENCODERS = ("auto", "ordinal", "one_hot", "target_encode")
+NUMBERS = "numbers"
+NUMBERS_AS = ("auto", "target_encode")
+DEFAULT_STEPS = {ENCODER: ENCODERS, NUMBERS: NUMBERS_AS}
+"""Choices of the default steps, by name."""
 
 
 @dataclass(frozen=True)
 class Proposal:
     """What one trial tries: a family, its parameters, and the steps' parameters by
-    ``step.parameter`` (or ``encoder``, the step that takes columns of few levels)."""
+    ``step.parameter`` (or ``encoder`` and ``numbers``, see `prepare.Binder.graph`)."""
 
     kind: str
     params: Mapping[str, Any]
@@ -62,14 +66,29 @@ class SearchSpace:
         """The family as it is without a search."""
         return Proposal(kind, self.fixed.get(kind, {}), {})
 
-    def nearest(self, kind: str) -> dict[str, Any]:
-        """The point of the space that is nearest to `plain`: what a sampler is told of it."""
-        known = getattr(model_of(kind, self.fixed.get(kind, {})), "params", {})
+    def nearest(self, kind: str, start: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The point of the space that is nearest to `plain`, or to a ``start``: what a sampler
+        is told of it."""
+        own = getattr(model_of(kind, self.fixed.get(kind, {})), "params", {})
+        known = {**own, **(start or {})}
         point = {} if len(self.families) == 1 else {FAMILY: kind}
         point |= {f"{kind}.{name}": _nearest(where, known.get(name))
                   for name, where in self.families[kind].items()}
         return point | {f"features.{name}": _nearest(where, None)
                         for name, where in self.features.items()}
+
+    def starts(self) -> list[dict[str, Any]]:
+        """The points that are tried before others, each once: those nearest to the families'
+        own, the first one of every family, then the second ones. Each family's first one comes
+        once more with numbers encoded, where that is a choice."""
+        own = [[self.nearest(kind, start) for start in MODELS[kind].starts]
+               for kind in self.families]
+        numbers = self.features.get(NUMBERS)
+        if isinstance(numbers, OneOf) and len(numbers.values) > 1:
+            for points in own:
+                points += [p | {f"features.{NUMBERS}": "target_encode"} for p in points[:1]]
+        points = [p for turn in itertools.zip_longest(*own) for p in turn if p is not None]
+        return [p for i, p in enumerate(points) if p not in points[:i]]
 
     def grid(self) -> list[dict[str, Any]]:
         """Every point, family by family. ConfigError for a range: it has no end."""
@@ -100,8 +119,9 @@ class SearchSpace:
                 "features": shown(self.features)}
 
 
-def space_of(config: PipelineConfig, task: Task) -> SearchSpace:
-    """The space of a pipeline's search.
+def space_of(config: PipelineConfig, task: Task, repeated: bool = False) -> SearchSpace:
+    """The space of a pipeline's search. With ``repeated`` there are whole numbers that could be
+    levels as well: whether to encode them is a choice, unless the file says so.
 
     Raises ConfigError, at the line of the pipeline file, for a family that is not there or does
     not take the task, for a parameter that no family or step has, and for an unfit value.
@@ -125,14 +145,16 @@ def space_of(config: PipelineConfig, task: Task) -> SearchSpace:
                 _place(key, given, families, features)
         except ConfigError as error:
             raise config.fault(("tune", "space", key), error.message, error.hint) from None
+    if repeated and config.tune.sampler != "grid":
+        features.setdefault(NUMBERS, OneOf(NUMBERS_AS))
     return SearchSpace(families, own, features)
 
 
 def _goes_with(kind: str, fixed: Mapping[str, Any], name: str, where: Range | OneOf) -> bool:
     """Whether a family takes a dimension beside what is fixed of it, all the way."""
-    if name in fixed:
-        return False
     try:
+        if name in getattr(model_of(kind, fixed), "given", fixed):
+            return False
         for value in _ends(where):
             model_of(kind, {**fixed, name: value})
     except ConfigError:
@@ -195,10 +217,11 @@ def _place(
 
 def _step_dimension(rest: str, given: Any) -> Range | OneOf:
     where = dimension(given, None)
-    if rest == ENCODER:
+    if rest in DEFAULT_STEPS:
         for value in _ends(where):
-            if value not in ENCODERS:
-                raise ConfigError(f"unknown encoder {value!r}", hint=f"one of {ENCODERS}")
+            if value not in DEFAULT_STEPS[rest]:
+                raise ConfigError(f"unknown {rest} {value!r}",
+                                  hint=f"one of {DEFAULT_STEPS[rest]}")
         return where
     name, _, param = rest.partition(".")
     if name not in STEPS:

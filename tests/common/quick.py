@@ -45,6 +45,8 @@ STEPS_IN_USE: dict[str, list] = {
     "select": [{"select": {"columns": NUMBERS}}],
     "drop": [{"drop": {"columns": ["s", "t"]}}],
     "drop_constant": ["drop_constant", *CODES],
+    "copy": [{"copy": {"columns": LEVELS}},
+             {"target_encode": {"columns": [f"{name}_copy" for name in LEVELS]}}, *CODES],
     "cast": [{"cast": {"columns": ["i", "b", "f"], "to": "string"}},
              {"one_hot": {"columns": ["i", "b"]}}, {"hash": {"columns": "f"}}, *CODES],
     "datetime": [{"datetime": {"cyclic": True, "parts": ["month", "hour", "timestamp"]}}, CODES[0]],

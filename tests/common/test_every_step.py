@@ -63,6 +63,7 @@ EXAMPLES: dict[str, list[dict]] = {
     "select": [{"columns": ["f", "s"]}],
     "drop": [{"columns": "s"}],
     "drop_constant": [{}],
+    "copy": [{"columns": ANY}, {"columns": NUMBERS, "suffix": "too"}],
     "cast": [{"columns": NUMBERS, "to": "string"}, {"columns": ["i", "b"], "to": "float64"},
              {"columns": ["i", "big", "b"], "to": "int64"}, {"columns": NUMBERS, "to": "bool"}],
     "datetime": [

@@ -54,8 +54,9 @@ def test_with_cheaper_models_among_the_objectives_a_blend_has_to_be_better_beyon
 
 
 def test_the_last_trials_are_the_best_of_each_boosted_family_with_smaller_steps(tmp_path):
+    """And with more patience; of a family as it is, only where nothing else was trained."""
     tune = {"trials": 20, "models": ["xgboost", "forest", "lightgbm"],
-            "space": {"forest.n_estimators": [3, 5], "learning_rate": [0.2, 0.4]}}
+            "space": {"forest.n_estimators": [3, 5]}}
     pytest.importorskip("lightgbm")
     model = {"kind": "xgboost", "params": {"max_depth": 2}}
     found = trained_on(small_table(), searching(tune=tune, model=model), tmp_path).chosen.found
@@ -63,9 +64,19 @@ def test_the_last_trials_are_the_best_of_each_boosted_family_with_smaller_steps(
     earlier, last = found.trials[:18], found.trials[18:]
     assert {t.kind for t in last} == {"xgboost", "lightgbm"}
     for t in last:
-        best = max((o for o in earlier if o.kind == t.kind and o.score is not None),
+        best = max((o for o in earlier[3:] if o.kind == t.kind and o.score is not None),
                    key=lambda o: o.score)
-        rate = best.params.get("learning_rate", 0.05)
-        assert t.params == {**best.params, "learning_rate": rate / 4}
+        rate = best.params["learning_rate"] / 3
+        assert t.params == {**best.params, "learning_rate": rate, "n_estimators": 6000,
+                            "early_stopping_rounds": 3 * round(50 * 0.05 / rate)}
 
 
+@pytest.mark.parametrize("own", [
+    {"learning_rate": [0.2, 0.4]}, {"n_estimators": [3, 12]}, {"early_stopping_rounds": 5},
+])
+def test_no_smaller_steps_where_the_file_says_how_long_or_by_what_steps(own, tmp_path):
+    tune = {"trials": 8, "models": ["xgboost"], "space": own}
+    config = searching(tune=tune, model={"kind": "xgboost", "params": {}})
+    found = trained_on(small_table(), config, tmp_path).chosen.found
+    assert len(found.trials) == 8
+    assert all(t.params.get("n_estimators") != 6000 for t in found.trials)

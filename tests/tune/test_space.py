@@ -103,3 +103,24 @@ def test_every_family_can_be_built_anywhere_in_its_space(kind):
         ends = (where.low, where.high) if isinstance(where, Range) else where.values
         for value in ends:
             model_of(kind, {name: value})
+
+
+@pytest.mark.parametrize("kind", [k for k, m in MODELS.items() if m.starts])
+def test_starts_lie_in_the_space(kind):
+    """A search proposes them as they are: none is moved to the nearest point."""
+    space = space_of(config({"trials": 1}, model={"kind": kind}), "binary")
+    for start, point in zip(MODELS[kind].starts, space.starts(), strict=True):
+        assert {f"{kind}.{name}": value for name, value in start.items()}.items() <= point.items()
+        assert point == space.nearest(kind, start)
+        assert model_of(kind, space.suggest(optuna.trial.FixedTrial(point)).params)
+
+
+def test_starts_of_several_families_take_turns_and_none_comes_twice():
+    tune = {"trials": 1, "models": ["xgboost", "linear", "lightgbm"]}
+    points = space_of(config(tune), "binary").starts()
+    assert [p["model"] for p in points] == ["xgboost", "lightgbm"] * 3
+    narrow = {name: {"choices": [0]} for name in MODELS["lightgbm"].space}
+    narrow |= {"learning_rate": 0.1, "num_leaves": 31, "min_child_samples": 20,
+               "subsample": 0.9, "colsample_bytree": 0.9}
+    tune = {"trials": 1, "models": "lightgbm", "space": narrow}
+    assert len(space_of(config(tune), "binary").starts()) == 1
