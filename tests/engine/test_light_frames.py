@@ -25,6 +25,7 @@ CONFIGS = {
     "one_hot": {"columns": [*NUMBERS, "s"], "max_levels": 3},
     "ordinal": {"columns": [*NUMBERS, "s"]}, "count": {"columns": [*NUMBERS, "s"]},
     "hash": {"columns": [*NUMBERS, "s"]}, "target_encode": {"columns": [*NUMBERS, "s"]},
+    "copy": {"columns": [*NUMBERS, "s"], "suffix": "too"},
     "cast": {"columns": NUMBERS, "to": "string"},
     "datetime": {"parts": list(CALENDAR_PARTS), "cyclic": True},
 }

@@ -299,7 +299,7 @@ def test_a_run_without_selection_says_nothing_of_one(tmp_path):
 def test_a_search_tunes_the_selection(tmp_path):
     config = settings(
         split={"holdout": 0.25, "folds": 2}, select=SELECT, ensemble="none",
-        model={"kind": "xgboost"}, tune={"trials": 4, "sampler": "random", "space": {
+        model={"kind": "xgboost"}, tune={"trials": 8, "sampler": "random", "space": {
             "select.mutual_information.k": {"choices": [1, 3, 5]}, "n_estimators": [3, 6]}})
     trained = trained_on(small_table(), config)
     trials = trained.chosen.found.trials
