@@ -20,8 +20,6 @@ ONE_HOT_LEVELS = 30
 """A model that takes no codes gets a column a level up to this many levels."""
 TEXT_SHARE = 0.5
 """A text column with more distinct values than this share of its rows names rows, or is prose."""
-
-
 REPEATED = 4
 """A whole number is a level too if its values have so many rows each, on average."""
 ENCODED = "encoded"

@@ -84,7 +84,7 @@ class CatBoost:
     tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[Needs] = "ordered"
     space: ClassVar[Space] = {
-        "learning_rate": OneOf((0.1,)), "max_depth": Range(4, 8),
+        "learning_rate": Range(0.1, 0.1, log=True), "max_depth": Range(4, 8),
         "reg_lambda": Range(0.5, 30.0, log=True), "random_strength": Range(0.1, 10.0, log=True),
         "bagging_temperature": Range(0.0, 1.0), "colsample_bylevel": Range(0.3, 1.0),
         "max_bin": OneOf((128, 254)),

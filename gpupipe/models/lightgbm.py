@@ -15,7 +15,6 @@ from gpupipe.models.base import (
     FittedModel,
     Matrix,
     Needs,
-    OneOf,
     Payload,
     Range,
     Space,
@@ -81,7 +80,7 @@ class LightGBM:
     tasks: ClassVar[tuple[Task, ...]] = TASKS
     needs: ClassVar[Needs] = "anything"
     space: ClassVar[Space] = {
-        "learning_rate": OneOf((0.1,)), "num_leaves": Range(7, 255, log=True),
+        "learning_rate": Range(0.1, 0.1, log=True), "num_leaves": Range(7, 255, log=True),
         "min_child_samples": Range(5, 200, log=True), "subsample": Range(0.5, 1.0),
         "colsample_bytree": Range(0.3, 1.0), "reg_lambda": Range(0.001, 50.0, log=True),
         "reg_alpha": Range(0.001, 20.0, log=True), "path_smooth": Range(0.001, 10.0, log=True),

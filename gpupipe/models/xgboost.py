@@ -92,7 +92,7 @@ class XGBoost:
     tasks: ClassVar[tuple[Task, ...]] = (*TASKS, "survival", "hazard", "ranking")
     needs: ClassVar[Needs] = "anything"
     space: ClassVar[Space] = {
-        "learning_rate": OneOf((0.1,)), "max_depth": Range(3, 10),
+        "learning_rate": Range(0.1, 0.1, log=True), "max_depth": Range(3, 10),
         "min_child_weight": Range(0.5, 50.0, log=True), "subsample": Range(0.5, 1.0),
         "colsample_bytree": Range(0.3, 1.0), "reg_lambda": Range(0.01, 50.0, log=True),
         "reg_alpha": Range(0.001, 20.0, log=True), "max_bin": OneOf((256, 512)),

@@ -105,6 +105,16 @@ def test_every_family_can_be_built_anywhere_in_its_space(kind):
             model_of(kind, {name: value})
 
 
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm", "catboost"])
+def test_two_numbers_are_a_range_of_learning_rates(kind):
+    """A family's own is one value: a search holds it, and a file may still give a range."""
+    fixed = space_of(config({"trials": 1}, model={"kind": kind}), "binary")
+    assert fixed.families[kind]["learning_rate"] == Range(0.1, 0.1, log=True)
+    tune = {"trials": 1, "space": {"learning_rate": [0.02, 0.3]}}
+    ranged = space_of(config(tune, model={"kind": kind}), "binary")
+    assert ranged.families[kind]["learning_rate"] == Range(0.02, 0.3, log=True)
+
+
 @pytest.mark.parametrize("kind", [k for k, m in MODELS.items() if m.starts])
 def test_starts_lie_in_the_space(kind):
     """A search proposes them as they are: none is moved to the nearest point."""
