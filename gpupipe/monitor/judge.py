@@ -18,7 +18,8 @@ import numpy as np
 from gpupipe.config.monitor import MonitorConfig
 from gpupipe.evaluate.explain_search import benjamini_hochberg
 from gpupipe.monitor.counts import Counts
-from gpupipe.monitor.measures import MEASURES, Found, Measure, Pair, Shape
+from gpupipe.monitor.measures import MEASURES, Found, Measure
+from gpupipe.monitor.pairs import Pair, Shape
 from gpupipe.monitor.reference import CONFIDENCE, PREDICTION, Reference
 from gpupipe.monitor.scan import ROWS, Observed, Slicing
 from gpupipe.monitor.windows import Windows

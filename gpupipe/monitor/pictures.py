@@ -8,7 +8,8 @@ import numpy as np
 
 from gpupipe.monitor.cells import FIRST, MISSING, UNSEEN
 from gpupipe.monitor.counts import Counts
-from gpupipe.monitor.measures import TRIMS, Shape
+from gpupipe.monitor.measures import TRIMS
+from gpupipe.monitor.pairs import Shape
 from gpupipe.monitor.scan import Observed
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from scipy.spatial.distance import jensenshannon
 from gpupipe.engine.frames import Column
 from gpupipe.engine.pandas import PandasFrames
 from gpupipe.monitor.cells import ABOVE, FIRST, MISSING, UNSEEN, Bins, Levels
-from gpupipe.monitor.measures import EXPECTED, MEASURES, Pair, Shape, greater
+from gpupipe.monitor.measures import MEASURES, greater
+from gpupipe.monitor.pairs import EXPECTED, Pair, Shape
 from gpupipe.monitor.reference import Known
 
 FX = PandasFrames()
