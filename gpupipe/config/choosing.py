@@ -21,7 +21,7 @@ class TuneConfig(Section):
     """No trial is begun after so many rows x rounds: the same on every machine."""
     models: Literal["auto"] | Texts = "auto"
     """Families to choose from; auto: the one under `model`, or, where none is named, xgboost,
-    lightgbm and catboost where they are installed, forest and linear."""
+    lightgbm and catboost where they are installed, forest, extra_trees (of values) and linear."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """How the next trial is proposed."""
     pruner: Literal["auto", "race", "median", "hyperband", "none"] = "auto"

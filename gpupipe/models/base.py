@@ -163,6 +163,8 @@ class Model(Protocol):
     """Where a search looks for its parameters."""
     starts: ClassVar[Starts]
     """Points of the space that have done well on many tables: a search tries them first."""
+    of_positive: ClassVar[Space]
+    """More of the space, where all values of the target are above 0; the default comes first."""
 
     def __init__(self, params: Mapping[str, Any]) -> None: ...
 
@@ -202,6 +204,7 @@ def register(kind: str) -> Callable[[M], M]:
     def decorate(cls: M) -> M:
         cls.kind = kind
         cls.starts = getattr(cls, "starts", ())
+        cls.of_positive = getattr(cls, "of_positive", {})
         MODELS[kind] = cls
         RESTORERS[kind] = cls.restore
         return cls

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,6 +69,7 @@ PARAMETERS = frozenset({
     "scale_pos_weight", "score_function", "subsample",
 })
 """Those that a pipeline file may set: trees are oblivious, and features numbers."""
+LOG_RMSE = "LogRMSE"
 
 
 @register("catboost")
@@ -77,7 +79,10 @@ class CatBoost:
     Parameters have CatBoost's names, or those that ``xgboost`` has for the same
     (``n_estimators``, ``max_depth``, ``reg_lambda``, ``colsample_bylevel``, ``max_bin``).
     Rounds and early stopping are those of ``xgboost``. Codes are taken as numbers, and trees
-    grow on the CPU alone. It needs the ``catboost`` extra to train, and nothing to score.
+    grow on the CPU alone. ``objective: LogRMSE`` learns the target's logarithm, by ``RMSE``, and
+    predicts its mean: the exponential of what it learned, times the mean of the exponentials of
+    what is left of the training rows (Duan 1983, Smearing estimate, JASA 78). It needs the
+    ``catboost`` extra to train, and nothing to score.
     """
 
     kind: ClassVar[str]
@@ -97,6 +102,7 @@ class CatBoost:
         {"learning_rate": 0.1, "max_depth": 8, "reg_lambda": 3.0, "random_strength": 1.0,
          "bagging_temperature": 1.0, "colsample_bylevel": 1.0},
     )
+    of_positive: ClassVar[Space] = {"objective": OneOf((None, LOG_RMSE))}
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
     requires: ClassVar[str] = "catboost"
@@ -128,15 +134,20 @@ class CatBoost:
         """
         library = self.library()
         require_cpu("catboost", how.device)
-        plan = schedule(self.given, self.params["learning_rate"], valid, target, how)
+        given, logged = self.given, self.given.get("objective") == LOG_RMSE
         params, objective = self._native(train, target, how)
-        watch = _Watch(library, plan.patience)
-        params |= {"iterations": plan.rounds, "learning_rate": plan.learning_rate,
-                   "metric_period": plan.patience.every(plan.rounds)}
         if (train.target == train.target[0]).all():
             # CatBoost will not learn from one value; what there is to learn is plain.
             rounds = [constant(train.target, objective.link, len(target.classes))]
             return self._fitted(rounds, train, target, objective, how, None)
+        if logged:  # from here on it is the default loss of another target
+            given = {k: v for k, v in given.items() if k != "objective"}
+            train, valid = _logged(train), None if valid is None else _logged(valid)
+            params["loss_function"] = "RMSE"
+        plan = schedule(given, self.params["learning_rate"], valid, target, how)
+        watch = _Watch(library, plan.patience)
+        params |= {"iterations": plan.rounds, "learning_rate": plan.learning_rate,
+                   "metric_period": plan.patience.every(plan.rounds)}
         model = library.CatBoost(params)
         try:
             model.fit(_pool(library, train), verbose=False,
@@ -145,8 +156,12 @@ class CatBoost:
         except (library.CatBoostError, ValueError, TypeError) as error:
             raise ConfigError(f"CatBoost refused to train: {str(error).splitlines()[0]}",
                               hint="look at model.params") from error
+        found = _described(model)
+        if logged:
+            left = np.exp(train.target - model.predict(_pool(library, train)))
+            found["scale_and_bias"][1][0] += float(np.log(np.average(left, weights=train.weight)))
         return self._fitted(
-            rounds_of(_described(model), target), train, target, objective, how,
+            rounds_of(found, target), train, target, objective, how,
             None if valid is None else _curve(library, model, params["metric_period"]))
 
     def _fitted(
@@ -191,6 +206,10 @@ class _Watch:
             return True  # a round whose loss is not looked at
         self.seen = len(losses)
         return not self.patience.is_over(losses[-1], _is_gain(self.library, metric))
+
+
+def _logged(matrix: Matrix) -> Matrix:
+    return replace(matrix, target=np.log(np.asarray(matrix.target)))
 
 
 def _is_gain(library: Any, metric: str) -> bool:

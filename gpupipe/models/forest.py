@@ -65,10 +65,12 @@ class Forest:
     }
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
+    defaults: ClassVar[Mapping[str, Any]] = DEFAULTS
+    features: ClassVar[Mapping[str, str | float]] = FEATURES
 
     def __init__(self, params: Mapping[str, Any]) -> None:
-        check_params("forest", params, set(DEFAULTS))
-        self.params = {**DEFAULTS, **params}
+        check_params(self.kind, params, set(self.defaults))
+        self.params = {**self.defaults, **params}
 
     def fit(
         self, train: Matrix, valid: Matrix | None, target: Target, how: Training
@@ -96,27 +98,31 @@ class Forest:
         present = np.unique(np.asarray(train.target)) if target.classes else np.zeros(1)
         rounds = rounds_of(raws, target, present, self.params["n_estimators"])
         booster = booster_of(rounds, len(train.names), "identity", how.threads)
-        return FittedTrees("forest", booster, train.names, target.task, None)
+        return FittedTrees(self.kind, booster, train.names, target.task, None)
 
     def _estimator(self, task: str, how: Training, rows: int) -> Any:
-        with LIBRARIES:
-            from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-
         given = {k: v for k, v in self.params.items()
                  if k not in ("class_weight", "criterion") or v is not None}
         if given["max_features"] is None:
-            given["max_features"] = FEATURES[task]
+            given["max_features"] = self.features[task]
+        if given["bootstrap"] is None:
+            given["bootstrap"] = given["max_samples"] is not None or rows > MOST_SAMPLES
         if given["bootstrap"] and given["max_samples"] is None and rows > MOST_SAMPLES:
             given["max_samples"] = MOST_SAMPLES / rows  # cuML knows shares alone
         if task == "regression" and "class_weight" in given:
             raise ConfigError("class_weight is for classes, and this target has values",
                               hint="leave it out; data.weight names a column of weights")
-        kind = RandomForestRegressor if task == "regression" else RandomForestClassifier
-        return kind(**given, random_state=how.seed, n_jobs=how.threads)
+        return self._library(task)(**given, random_state=how.seed, n_jobs=how.threads)
+
+    def _library(self, task: str) -> Any:
+        with LIBRARIES:
+            from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+        return RandomForestRegressor if task == "regression" else RandomForestClassifier
 
     @classmethod
     def restore(cls, payload: Payload) -> FittedModel:
-        return restored_trees("forest", payload)
+        return restored_trees(cls.kind, payload)
 
 
 def _raw(tree: Any) -> Raw:

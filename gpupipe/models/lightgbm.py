@@ -15,6 +15,7 @@ from gpupipe.models.base import (
     FittedModel,
     Matrix,
     Needs,
+    OneOf,
     Payload,
     Range,
     Space,
@@ -92,6 +93,7 @@ class LightGBM:
         {"learning_rate": 0.1, "num_leaves": 127, "min_child_samples": 5, "subsample": 0.7,
          "colsample_bytree": 0.6, "reg_lambda": 5.0, "reg_alpha": 0.001, "path_smooth": 0.001},
     )
+    of_positive: ClassVar[Space] = {"objective": OneOf((None, "tweedie"))}
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
     requires: ClassVar[str] = "lightgbm"

@@ -60,9 +60,10 @@ LIGHTGBM: Table = {
 CATBOOST: Table = {
     "Logloss": BINARY, "MultiClass": CLASSES,
     "RMSE": VALUE, "MAE": VALUE, "Huber": VALUE, "Quantile": VALUE, "Expectile": VALUE,
-    "LogCosh": VALUE, "MAPE": VALUE, "Poisson": COUNT, "Tweedie": COUNT,
+    "LogCosh": VALUE, "MAPE": VALUE, "Poisson": COUNT, "Tweedie": COUNT, "LogRMSE": POSITIVE,
 }
-"""CatBoost writes a loss's own parameters behind its name: ``Quantile:alpha=0.9``."""
+"""CatBoost writes a loss's own parameters behind its name: ``Quantile:alpha=0.9``. ``LogRMSE`` is
+not one of its own: it is ``RMSE`` of the target's logarithm."""
 
 
 SPECIAL: dict[str, str] = {

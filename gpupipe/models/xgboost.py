@@ -105,6 +105,7 @@ class XGBoost:
         {"learning_rate": 0.1, "max_depth": 9, "min_child_weight": 5.0, "subsample": 0.7,
          "colsample_bytree": 0.6, "reg_lambda": 5.0, "reg_alpha": 0.001},
     )
+    of_positive: ClassVar[Space] = {"objective": OneOf((None, "reg:tweedie"))}
     library = staticmethod(xgboost_library)
     ring = staticmethod(ring)
     joined = staticmethod(joined)

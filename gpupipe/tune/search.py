@@ -22,6 +22,7 @@ from gpupipe.models.boosting import MAX_ROUNDS, patience_of
 from gpupipe.prepare import Candidate
 from gpupipe.steps.graph import Fitted
 from gpupipe.steps.passes import stage
+from gpupipe.transforms.base import Target
 from gpupipe.tune.samplers import Sampler
 from gpupipe.tune.space import Proposal, SearchSpace, space_of
 from gpupipe.tune.trial import Trial
@@ -91,7 +92,7 @@ class Search:
     def __post_init__(self) -> None:
         config, ready = self.config, self.shop.ready
         self.space = space_of(config, ready.target.task,  # type: ignore[arg-type]
-                              bool(ready.binder.repeated))
+                              bool(ready.binder.repeated), _is_positive(ready.target))
         self.metric = self.shop.metric
         self._drop_families()
         if config.tune.prune_on == "rounds" and ready.rowed.engine.remote:
@@ -253,6 +254,11 @@ class Search:
         alike = [t for t in done if t.score is not None and t.oof is not None
                  and abs(t.score - best.score) <= margin]
         return min(alike, key=lambda t: [getattr(t, name) for name in other])
+
+
+def _is_positive(target: Target) -> bool:
+    """Whether the target is a number, and above 0 in every row."""
+    return target.task == "regression" and target.centre > target.reach
 
 
 def ranked(trials: Sequence[Trial], metric: Metric) -> list[Trial]:

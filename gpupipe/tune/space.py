@@ -24,8 +24,11 @@ from gpupipe.steps import STEPS
 
 FAMILY = "model"
 """The dimension that is asked for first."""
-AUTO = ("xgboost", "lightgbm", "catboost", "forest", "linear")
+AUTO = ("xgboost", "lightgbm", "catboost", "forest", "extra_trees", "linear")
 """The families of a search that names none, as far as their libraries are installed."""
+OF_VALUES = ("extra_trees",)
+"""Those of them that are for values alone there: a mean of random cuts is smooth, as values often
+are."""
 ENCODER = "encoder"
 ENCODERS = ("auto", "ordinal", "one_hot", "target_encode")
 NUMBERS = "numbers"
@@ -80,13 +83,17 @@ class SearchSpace:
     def starts(self) -> list[dict[str, Any]]:
         """The points that are tried before others, each once: those nearest to the families'
         own, the first one of every family, then the second ones. Each family's first one comes
-        once more with numbers encoded, where that is a choice."""
-        own = [[self.nearest(kind, start) for start in MODELS[kind].starts]
-               for kind in self.families]
-        numbers = self.features.get(NUMBERS)
-        if isinstance(numbers, OneOf) and len(numbers.values) > 1:
-            for points in own:
-                points += [p | {f"features.{NUMBERS}": "target_encode"} for p in points[:1]]
+        once more with every other value of a choice that the table has opened (numbers that
+        are encoded, losses of a target above 0)."""
+        own = []
+        for kind, space in self.families.items():
+            points = [self.nearest(kind, start) for start in MODELS[kind].starts]
+            opened = {f"features.{NUMBERS}": self.features.get(NUMBERS)} | {
+                f"{kind}.{n}": space.get(n) for n in MODELS[kind].of_positive}
+            points += [point | {name: _plain(value)} for name, where in opened.items()
+                       if isinstance(where, OneOf) for value in where.values[1:]
+                       for point in points[:1]]
+            own.append(points)
         points = [p for turn in itertools.zip_longest(*own) for p in turn if p is not None]
         return [p for i, p in enumerate(points) if p not in points[:i]]
 
@@ -119,9 +126,12 @@ class SearchSpace:
                 "features": shown(self.features)}
 
 
-def space_of(config: PipelineConfig, task: Task, repeated: bool = False) -> SearchSpace:
+def space_of(
+    config: PipelineConfig, task: Task, repeated: bool = False, positive: bool = False
+) -> SearchSpace:
     """The space of a pipeline's search. With ``repeated`` there are whole numbers that could be
-    levels as well: whether to encode them is a choice, unless the file says so.
+    levels as well: whether to encode them is a choice, unless the file says so. With ``positive``
+    the target's values are all above 0, and families may take losses that are for such.
 
     Raises ConfigError, at the line of the pipeline file, for a family that is not there or does
     not take the task, for a parameter that no family or step has, and for an unfit value.
@@ -133,7 +143,9 @@ def space_of(config: PipelineConfig, task: Task, repeated: bool = False) -> Sear
     for kind in kinds:
         fixed = own.get(kind, {})
         # A grid is of what the file names; the families' own ranges have no end.
-        base = {} if config.tune.sampler == "grid" else dict(MODELS[kind].space)
+        base: Space = {}
+        if config.tune.sampler != "grid":
+            base = {**MODELS[kind].space, **(MODELS[kind].of_positive if positive else {})}
         families[kind] = {n: w for n, w in base.items() if _goes_with(kind, fixed, n, w)}
     features: dict[str, Range | OneOf] = {}
     for key, given in wanted.items():
@@ -169,7 +181,8 @@ def families_of(config: PipelineConfig, task: Task) -> list[str]:
         if "kind" in config.model.model_fields_set:
             return [config.model.kind]
         return [k for k in AUTO
-                if k in MODELS and task in MODELS[k].tasks and installed(k)]
+                if k in MODELS and task in MODELS[k].tasks and installed(k)
+                and (task == "regression" or k not in OF_VALUES)]
     kinds = list(dict.fromkeys([named] if isinstance(named, str) else named))
     for kind in kinds:
         if kind not in MODELS:

@@ -52,7 +52,8 @@ STEPS_IN_USE: dict[str, list] = {
     "datetime": [{"datetime": {"cyclic": True, "parts": ["month", "hour", "timestamp"]}}, CODES[0]],
 }
 """For each registered step features on `small_table` that it has a part in."""
-MODEL_PARAMS = {"xgboost": FEW, "lightgbm": FEW, "catboost": FEW, "forest": FEW, "linear": {},
+MODEL_PARAMS = {"xgboost": FEW, "lightgbm": FEW, "catboost": FEW, "forest": FEW,
+                "extra_trees": FEW, "linear": {},
                 "neighbours": {}, "svm": {}, "naive_bayes": {}, "constant": {}}
 """Each family that predicts a target, with parameters that train in a moment."""
 

@@ -65,7 +65,7 @@ EVERY_TASK = ("xgboost", "linear")
     (task, kind) for kind, family in MODELS.items()
     for task in [t for t in TARGETS if t in family.tasks][: None if kind in EVERY_TASK else 1]])
 def test_every_model_is_trained_there(kind, task, engine_of, tmp_path):
-    trees = kind in ("xgboost", "lightgbm", "catboost", "forest")
+    trees = kind in ("xgboost", "lightgbm", "catboost", "forest", "extra_trees")
     params = {"n_estimators": 20, "max_depth": 3} if trees else {}
     config = parse_config(settings(task, split={"folds": 2}, model={"kind": kind, "params": params},
                                    evaluate={"baselines": ["constant"]}))

@@ -38,7 +38,8 @@ each_model_and_task = pytest.mark.parametrize(
                        if task in TARGETS])
 PARAMS: dict[str, dict] = {
     "xgboost": {"n_estimators": 20}, "lightgbm": {"n_estimators": 20}, "forest": {
-        "n_estimators": 20}, "catboost": {"n_estimators": 20, "learning_rate": 0.3},
+        "n_estimators": 20}, "extra_trees": {"n_estimators": 20},
+    "catboost": {"n_estimators": 20, "learning_rate": 0.3},
 }
 """What keeps a family quick here; a new one runs with its defaults."""
 

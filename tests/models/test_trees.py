@@ -18,7 +18,12 @@ from common.quick import settings, small_table, trained_on, write_bundle
 from hypothesis import given
 from hypothesis import settings as rules
 from hypothesis import strategies as st
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from test_every_model import TARGETS, fit, predict, problem
 
 import gpupipe
@@ -30,7 +35,8 @@ from gpupipe.models.forest import FEATURES
 from gpupipe.models.trees import above, booster_of
 
 each_task = pytest.mark.parametrize("task", TASKS)
-TREES = ("forest", "lightgbm", "catboost")
+FORESTS = ("forest", "extra_trees")
+TREES = (*FORESTS, "lightgbm", "catboost")
 
 
 def holey(task: str, seed: int = 0) -> Matrix:
@@ -70,17 +76,18 @@ def made(monkeypatch) -> dict[str, object]:
 
     spy(lightgbm.Booster, "model_to_string")
     spy(catboost.CatBoost, "save_model")
-    spy(RandomForestClassifier, "fit")
-    spy(RandomForestRegressor, "fit")
+    for forest in (RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier,
+                   ExtraTreesRegressor):
+        spy(forest, "fit")
     return kept
 
 
 def own_predictions(kind: str, task: str, model, x: np.ndarray) -> np.ndarray:
     if kind == "lightgbm":
         return model.predict(x)
-    if kind == "forest" and task == "regression":
+    if kind in FORESTS and task == "regression":
         return model.predict(x)
-    if kind == "forest":
+    if kind in FORESTS:
         found = model.predict_proba(x)
     else:
         wanted = "RawFormulaVal" if task == "regression" else "Probability"
@@ -93,7 +100,7 @@ def own_predictions(kind: str, task: str, model, x: np.ndarray) -> np.ndarray:
 def test_predictions_are_the_librarys_own(kind, task, made):
     train, x = holey(task), new_rows()
     model = fit(kind, task, train)
-    if kind == "forest":
+    if kind in FORESTS:
         x = np.where(np.isnan(x) & ~np.isnan(train.chunks[0]).any(axis=0), 0, x).astype("f4")
     expected = own_predictions(kind, task, made["model"], x)
     np.testing.assert_allclose(model.predict(x), expected, rtol=2e-6, atol=2e-6)
@@ -129,7 +136,7 @@ def test_importances_are_the_librarys_own(kind, task, made):
     model, x = made["model"], np.concatenate(train.chunks)
     if kind == "lightgbm":
         own = model.feature_importance("gain")
-    elif kind == "forest":
+    elif kind in FORESTS:
         own = model.feature_importances_
     else:
         own = model.get_feature_importance(catboost.Pool(x, train.target, weight=train.weight))
@@ -205,6 +212,33 @@ def test_other_objectives_predict_what_the_library_does(kind, objective, made):
         own = made["model"].predict(x, prediction_type="RawFormulaVal")
         own = np.exp(own) if objective[0] in "PT" else own
     np.testing.assert_allclose(model.predict(x), own, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_logarithm_that_was_learned_is_the_mean_again(weighted, made):
+    """The exponential of what CatBoost predicts, times that of what is left, on the average."""
+    train = problem("regression")
+    weight = np.random.default_rng(1).uniform(1, 3, 1200) if weighted else None
+    positive = Matrix(train.chunks, np.exp(train.target), weight, train.names, train.categorical)
+    model = fit("catboost", "regression", positive, positive, objective="LogRMSE")
+    own = made["model"].predict(np.concatenate(train.chunks))
+    smear = np.average(np.exp(train.target - own), weights=weight)
+    assert smear > 1.05
+    found = predict(model, positive)
+    np.testing.assert_allclose(found, np.exp(own) * smear, rtol=1e-5)
+    assert np.average(found, weights=weight) == pytest.approx(
+        np.average(positive.target, weights=weight), rel=0.05)
+    errors = train.target - np.log(found / smear)
+    assert model.curve["valid"][-1] == pytest.approx(
+        np.average(errors**2, weights=weight) ** 0.5, rel=1e-4)
+
+
+def test_a_logarithm_needs_a_target_above_0():
+    with pytest.raises(DataError, match=r"'LogRMSE' needs a target that is positive"):
+        fit("catboost", "regression", problem("regression"), objective="LogRMSE")
+    one = replace(problem("regression"), target=np.full(1200, 7.5))
+    np.testing.assert_allclose(predict(fit("catboost", "regression", one, objective="LogRMSE"),
+                                       one), 7.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", TREES)
@@ -297,7 +331,19 @@ def test_a_forest_is_scikit_learns():
                                atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["lightgbm", "catboost", "xgboost", "forest"])
+@pytest.mark.parametrize(("rows", "given", "expected"), [
+    (1200, {}, {"bootstrap": False}), (1200, {"max_samples": 0.5}, {"bootstrap": True}),
+    (400_000, {}, {"bootstrap": True, "max_samples": 0.25}),
+    (400_000, {"bootstrap": False}, {"bootstrap": False, "max_samples": None}),
+])
+def test_random_cuts_are_of_all_rows_unless_they_are_many(rows, given, expected):
+    made = model_of("extra_trees", given)._estimator("regression", Training(seed=3), rows)
+    assert isinstance(made, ExtraTreesRegressor)
+    assert {n: getattr(made, n) for n in expected} == expected
+    assert made.max_features == 1.0
+
+
+@pytest.mark.parametrize("kind", ["lightgbm", "catboost", "xgboost", *FORESTS])
 @each_task
 def test_a_target_of_one_value_is_predicted(kind, task):
     train = problem(task)

@@ -36,7 +36,7 @@ from gpupipe.scorer.many import LEAST_ROWS
 from gpupipe.scorer.rows import RowPath
 
 FOLDS = {"holdout": 0.25, "folds": 2}
-TREES = ("xgboost", "lightgbm", "catboost", "forest")
+TREES = ("xgboost", "lightgbm", "catboost", "forest", "extra_trees")
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"step {name}": ("binary", {"features": steps}) for name, steps in STEPS_IN_USE.items()},
     "step target_encode, three classes": (

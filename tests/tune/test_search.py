@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from common.killing import start
@@ -61,6 +62,19 @@ def test_the_same_seed_gives_the_same_trials_and_another_one_others(done, tmp_pa
     assert rows(again.chosen.found) == rows(done.chosen.found)
     other = trained_on(small_table(), {**searching(), "seed": 1}, tmp_path)
     assert rows(other.chosen.found) != rows(done.chosen.found)
+
+
+@pytest.mark.parametrize("least", [1.0, 0.0])
+def test_losses_of_values_above_0_are_tried_where_all_are(least, tmp_path):
+    table = small_table()
+    amount = table["amount"].to_numpy()
+    at = table.column_names.index("amount")
+    table = table.set_column(at, "amount", pa.array(amount - amount.min() + least))
+    found = trained_on(table, searching("regression"), tmp_path).chosen.found
+    tried = [t for t in found.trials if t.params.get("objective") == "reg:tweedie"]
+    assert bool(tried) == (least > 0)
+    for t in tried:
+        assert t.state != "failed" and (t.oof is None or (t.oof > 0).all())
 
 
 def test_work_units_are_rows_times_rounds_and_replay(done, tmp_path):

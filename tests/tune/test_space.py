@@ -115,6 +115,37 @@ def test_two_numbers_are_a_range_of_learning_rates(kind):
     assert ranged.families[kind]["learning_rate"] == Range(0.02, 0.3, log=True)
 
 
+def test_a_target_above_0_opens_losses_that_are_for_such():
+    kinds = ["xgboost", "lightgbm", "catboost", "extra_trees"]
+    plain = space_of(config({"trials": 1}), "regression")
+    opened = space_of(config({"trials": 1}), "regression", positive=True)
+    assert not any("objective" in s for s in plain.families.values())
+    assert {k for k, s in opened.families.items() if "objective" in s} == set(kinds[:3])
+    assert set(kinds) <= set(families_of(config({"trials": 1}), "regression"))
+    assert "extra_trees" not in families_of(config({"trials": 1}), "binary")
+    more = [p for p in opened.starts() if p not in plain.starts()
+            and any(p.get(f"{k}.objective") for k in kinds)]
+    assert [(p["model"], p[f"{p['model']}.objective"]) for p in more] == [
+        ("xgboost", "reg:tweedie"), ("lightgbm", "tweedie"), ("catboost", "LogRMSE")]
+    for point in more:
+        proposal = opened.suggest(optuna.trial.FixedTrial(point))
+        assert model_of(proposal.kind, proposal.params).given["objective"]
+    assert len(opened.starts()) == len(plain.starts()) + 3
+
+
+@pytest.mark.parametrize("tune, sections", [
+    ({"trials": 1}, {"model": {"kind": "xgboost", "params": {"objective": "count:poisson"}}}),
+    ({"sampler": "grid", "space": {"max_depth": {"choices": [3, 4]}}},
+     {"model": {"kind": "xgboost"}}),
+])
+def test_what_the_file_says_of_the_loss_holds(tune, sections):
+    space = space_of(config(tune, **sections), "regression", positive=True)
+    assert "objective" not in space.families["xgboost"]
+    own = space_of(config({"trials": 1, "space": {"objective": {"choices": ["reg:gamma"]}}},
+                          model={"kind": "xgboost"}), "regression", positive=True)
+    assert own.families["xgboost"]["objective"] == OneOf(("reg:gamma",))
+
+
 @pytest.mark.parametrize("kind", [k for k, m in MODELS.items() if m.starts])
 def test_starts_lie_in_the_space(kind):
     """A search proposes them as they are: none is moved to the nearest point."""
