@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.evaluate.metrics import Metric
-from gpupipe.evaluate.scores import Score, evaluate, paired_difference
+from gpupipe.evaluate.scores import Score, paired_difference
 from gpupipe.models import FittedModel
 from gpupipe.models.ensemble import FittedEnsemble, How, Rule, log_odds, log_of
 from gpupipe.steps.graph import Fitted, Graph, Node, feature_names
@@ -104,12 +104,9 @@ def _best(
     metric: Metric, predictions: Sequence[np.ndarray], truth: Truth, rows: np.ndarray, task: str
 ) -> int:
     """Which prediction is best on some of the rows; of equal ones the first."""
-    y, weight = truth.target[rows], None if truth.weight is None else truth.weight[rows]
     sign = 1 if metric.greater_is_better else -1
-    values = [evaluate(task, y, p[rows], weight=weight,  # type: ignore[arg-type]
-                       metrics=[metric.name], resamples=0)[metric.name].value
-              for p in predictions]
-    return int(np.argmax([-np.inf if v is None else sign * v for v in values]))
+    values = np.array([sign * truth.score(task, metric, p[rows], rows) for p in predictions])
+    return int(np.argmax(np.where(np.isnan(values), -np.inf, values)))
 
 
 def _rule(

@@ -36,6 +36,15 @@ class Truth:
     target: np.ndarray
     weight: np.ndarray | None
 
+    def score(self, task: str, metric: Metric, prediction: np.ndarray, rows: np.ndarray) -> float:
+        """The metric of predictions ``[k, ...]`` for k of the rows; NaN where it is undefined."""
+        score = evaluate(
+            task, self.target[rows], prediction,  # type: ignore[arg-type]
+            weight=None if self.weight is None else self.weight[rows],
+            metrics=[metric.name], resamples=0,
+        )[metric.name].value
+        return float("nan") if score is None else score
+
 
 @dataclass
 class Workshop:
@@ -180,13 +189,7 @@ class Workshop:
 
     def score(self, prediction: np.ndarray, rows: np.ndarray) -> float:
         """The metric of predictions for some of the out-of-fold rows; NaN where it is undefined."""
-        truth = self.truth
-        score = evaluate(
-            self.ready.target.task, truth.target[rows], prediction,  # type: ignore[arg-type]
-            weight=None if truth.weight is None else truth.weight[rows],
-            metrics=[self.metric.name], resamples=0,
-        )[self.metric.name].value
-        return float("nan") if score is None else score
+        return self.truth.score(self.ready.target.task, self.metric, prediction, rows)
 
     def standard_error(self, trial: Trial) -> float:
         """Of a trial's score: the spread of its folds' scores over the root of their number."""
