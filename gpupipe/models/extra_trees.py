@@ -38,7 +38,7 @@ class ExtraTrees(forest.Forest):
         "max_features": OneOf((0.5, 0.8, 1.0)), "min_samples_leaf": Range(1, 50, log=True),
     }
     defaults: ClassVar[Mapping[str, Any]] = forest.DEFAULTS | {"bootstrap": None}
-    features: ClassVar[Mapping[str, str | float]] = forest.FEATURES | {"regression": 1.0}
+    features: ClassVar[Mapping[str, str | float]] = {**forest.FEATURES, "regression": 1.0}
 
     def fit(
         self, train: Matrix, valid: Matrix | None, target: Target, how: Training

@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
 MOST_SAMPLES = 100_000
 """A tree learns from a bootstrap sample of at most so many rows, where ``max_samples`` says
 nothing: more make trees larger and forests hardly better."""
-FEATURES = {"binary": "sqrt", "multiclass": "sqrt", "regression": 0.7}
+FEATURES: Mapping[str, str | float] = {"binary": "sqrt", "multiclass": "sqrt", "regression": 0.7}
 """``max_features`` by task: scikit-learn's for classes, and for values a little fewer than all,
 which makes trees differ and costs little where one feature tells most."""
 Raw = tuple[Tree, np.ndarray]
