@@ -69,7 +69,6 @@ PARAMETERS = frozenset({
     "scale_pos_weight", "score_function", "subsample",
 })
 """Those that a pipeline file may set: trees are oblivious, and features numbers."""
-LOG_RMSE = "LogRMSE"
 
 
 @register("catboost")
@@ -102,7 +101,7 @@ class CatBoost:
         {"learning_rate": 0.1, "max_depth": 8, "reg_lambda": 3.0, "random_strength": 1.0,
          "bagging_temperature": 1.0, "colsample_bylevel": 1.0},
     )
-    of_positive: ClassVar[Space] = {"objective": OneOf((None, LOG_RMSE))}
+    of_positive: ClassVar[Space] = {"objective": OneOf((None, objectives.LOG_RMSE))}
     streams: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
     requires: ClassVar[str] = "catboost"
@@ -134,7 +133,7 @@ class CatBoost:
         """
         library = self.library()
         require_cpu("catboost", how.device)
-        given, logged = self.given, self.given.get("objective") == LOG_RMSE
+        given, logged = self.given, self.given.get("objective") == objectives.LOG_RMSE
         params, objective = self._native(train, target, how)
         if (train.target == train.target[0]).all():
             # CatBoost will not learn from one value; what there is to learn is plain.

@@ -57,10 +57,11 @@ LIGHTGBM: Table = {
     "regression": VALUE, "regression_l1": VALUE, "huber": VALUE, "fair": VALUE,
     "quantile": VALUE, "mape": VALUE, "poisson": COUNT, "tweedie": COUNT, "gamma": POSITIVE,
 }
+LOG_RMSE = "LogRMSE"
 CATBOOST: Table = {
     "Logloss": BINARY, "MultiClass": CLASSES,
     "RMSE": VALUE, "MAE": VALUE, "Huber": VALUE, "Quantile": VALUE, "Expectile": VALUE,
-    "LogCosh": VALUE, "MAPE": VALUE, "Poisson": COUNT, "Tweedie": COUNT, "LogRMSE": POSITIVE,
+    "LogCosh": VALUE, "MAPE": VALUE, "Poisson": COUNT, "Tweedie": COUNT, LOG_RMSE: POSITIVE,
 }
 """CatBoost writes a loss's own parameters behind its name: ``Quantile:alpha=0.9``. ``LogRMSE`` is
 not one of its own: it is ``RMSE`` of the target's logarithm."""
