@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from gpupipe.config import PipelineConfig, validated
 from gpupipe.errors import ConfigError, did_you_mean
 from gpupipe.models.base import Needs
+from gpupipe.stats.quantiles import Extremes, Histogram
 from gpupipe.stats.tables import VOCABULARY_LIMIT
 from gpupipe.steps import STEPS, Feature, Step, Target
 from gpupipe.steps.graph import Graph, bind
+from gpupipe.steps.pairs import ratio_name
 from gpupipe.steps.profile import Profile
 
 NATIVE_LEVELS = 32
@@ -24,6 +27,11 @@ REPEATED = 4
 """A whole number is a level too if its values have so many rows each, on average."""
 ENCODED = "encoded"
 """What the name of such a number's second column ends with."""
+SPREAD = 1.5
+"""A number is an amount that others are related to if its 95th percentile is so many times its
+5th: a ratio to one that hardly differs says what the other says alone."""
+MOST_AMOUNTS = 8
+"""Of more amounts there would be more ratios than a search has time for."""
 
 
 def repeated(features: Sequence[Feature], profile: Profile) -> list[str]:
@@ -38,6 +46,21 @@ def repeated(features: Sequence[Feature], profile: Profile) -> list[str]:
                 and f"{f.name}_{ENCODED}" not in names:
             found.append(f.name)
     return found
+
+
+def amounts(features: Sequence[Feature], profile: Profile) -> list[str]:
+    """The numbers whose ratios may say more than they do: sizes, counts, prices; never below 0,
+    and spread. None where there is one alone, too many, or a column is called like a ratio."""
+    found = []
+    for f in features:
+        if f.dtype not in ("float64", "float32", "int64") or f.name in profile.constant():
+            continue
+        low, histogram = profile.of(f.name, Extremes()).low[0], profile.of(f.name, Histogram())
+        if low >= 0 and histogram.quantile(0.95) >= SPREAD * histogram.quantile(0.05):
+            found.append(f.name)
+    names = {f.name for f in features}
+    named = any(ratio_name(a, b) in names for a, b in combinations(found, 2))
+    return [] if named or not 1 < len(found) <= MOST_AMOUNTS else found
 
 
 def steps_of(config: PipelineConfig) -> list[Step] | None:
@@ -64,13 +87,14 @@ def steps_of(config: PipelineConfig) -> list[Step] | None:
 
 def default_steps(
     features: Sequence[Feature], profile: Profile, needs: Needs, encoder: str = "auto",
-    labelled: bool = True, levels: Sequence[str] = (),
+    labelled: bool = True, levels: Sequence[str] = (), ratios: Sequence[str] = (),
 ) -> list[Step]:
     """Steps by type and cardinality, for what a model needs (see `models.base.Needs`).
 
     ``encoder`` is the step for text of few levels; auto: what suits the model. Where there is no
     target (not ``labelled``) many levels are counted instead of encoded by it. ``levels`` are
-    numbers whose values are encoded by the target as well (see `repeated`).
+    numbers whose values are encoded by the target as well (see `repeated`), ``ratios`` those of
+    which every two are divided (see `amounts`).
     """
     few: list[str] = []
     many: list[str] = []
@@ -90,6 +114,8 @@ def default_steps(
     make("drop_constant")
     if prose:
         make("drop", columns=prose)
+    if ratios:
+        make("ratio", columns=list(ratios))
     if levels:
         make("copy", columns=list(levels), suffix=ENCODED)
         make("target_encode", columns=[f"{name}_{ENCODED}" for name in levels])

@@ -18,6 +18,7 @@ from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import Layout, shared_out
 from gpupipe.errors import ConfigError
 from gpupipe.features import (
+    amounts,
     bind_features,
     default_notes,
     default_steps,
@@ -72,21 +73,24 @@ class Binder:
     def graph(self, model: Model, choices: Mapping[str, Any] | None = None) -> Graph:
         """The graph of the features, with other parameters of steps where there are ``choices``:
         by ``step.parameter``; ``encoder`` is the default step for text of few levels, ``numbers``
-        what becomes of whole numbers that repeat (``auto``, or ``target_encode`` as well).
+        what becomes of whole numbers that repeat (``auto``, or ``target_encode`` as well), and
+        ``ratios`` what of amounts (``none``, or the ratios of all ``pairs`` as well).
 
         ConfigError for choices that do not fit the steps.
         """
         choices = dict(choices or {})
-        encoder, numbers = (choices.pop(k, "auto") for k in ("encoder", "numbers"))
-        for name, chosen in (("encoder", encoder), ("numbers", numbers)):
-            if self.own is not None and chosen != "auto":
+        plain = {"encoder": "auto", "numbers": "auto", "ratios": "none"}
+        chosen = {name: choices.pop(name, usual) for name, usual in plain.items()}
+        for name, usual in plain.items():
+            if self.own is not None and chosen[name] != usual:
                 raise ConfigError(
                     f"features.{name} is about the default steps; this file has its own",
                     hint="vary features.<step>.<parameter>")
         steps = self.own if self.own is not None else default_steps(
-            self.features, self.profile, model.needs, encoder,
+            self.features, self.profile, model.needs, chosen["encoder"],
             labelled=self.target.task != "unsupervised",
-            levels=self.repeated if numbers == "target_encode" else ())
+            levels=self.repeated if chosen["numbers"] == "target_encode" else (),
+            ratios=self.amounts if chosen["ratios"] == "pairs" else ())
         return bind_features(self.config, self.features, varied(steps, choices), self.target,
                              self.profile.constant())
 
@@ -96,6 +100,20 @@ class Binder:
         the target has no mean."""
         open_ = self.own is None and self.target.task in TASKS
         return repeated(self.features, self.profile) if open_ else []
+
+    @property
+    def amounts(self) -> list[str]:
+        """Numbers whose ratios could be features as well; none where the file has its own
+        steps."""
+        return amounts(self.features, self.profile) if self.own is None else []
+
+    @property
+    def opened(self) -> dict[str, str]:
+        """Choices that this table opens: what a search tries there beside what is usual. Ratios
+        are tried for values alone: of two tables with classes, one was the worse for them."""
+        found = {"numbers": "target_encode"} if self.repeated else {}
+        related = self.target.task == "regression" and self.amounts
+        return found | ({"ratios": "pairs"} if related else {})
 
     def candidate(self, model: Model, choices: Mapping[str, Any] | None = None) -> Candidate:
         """The model with its features, and with the selection that the file asks for.

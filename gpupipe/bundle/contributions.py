@@ -18,28 +18,32 @@ PREFIX = "contribution_"
 """What a column of contributions is called, before the source column's name."""
 
 
-def owners(bundle: Bundle) -> list[str]:
-    """The source column of each feature, in the features' order."""
-    found: list[str] = []
+def owners(bundle: Bundle) -> list[tuple[str, ...]]:
+    """The source columns of each feature, in the features' order: most have one."""
+    found: list[tuple[str, ...]] = []
     for node in bundle.contents.graph.outputs:
         wide = 1
         if node.feature.dtype == "block":
             assert node.made_by is not None
             wide = len(bundle.contents.fitted.params[node.made_by.key]["names"])
-        found += [node.raw] * wide
+        found += [node.raws] * wide
     return found
 
 
-def by_column(values: np.ndarray, owner: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+def by_column(
+    values: np.ndarray, owner: Sequence[tuple[str, ...]], columns: Sequence[str]
+) -> np.ndarray:
     """Contributions of the source columns: ``[n, columns, ...]``.
 
-    ``values`` is ``[n, features, ...]`` and ``owner`` each feature's column. They are added up row
-    by row: what two levels of a category add and take away again is nothing.
+    ``values`` is ``[n, features, ...]`` and ``owner`` each feature's columns. They are added up
+    row by row: what two levels of a category add and take away again is nothing. What a feature
+    of several columns adds is theirs in equal parts, as players share what none has alone.
     """
     out = np.zeros((len(values), len(columns), *values.shape[2:]))
     place = {name: i for i, name in enumerate(columns)}
-    for feature, name in enumerate(owner):
-        out[:, place[name]] += values[:, feature]
+    for feature, names in enumerate(owner):
+        for name in names:
+            out[:, place[name]] += values[:, feature] / len(names)
     return out
 
 

@@ -28,7 +28,7 @@ from gpupipe.codec import pack, read_arrays, unpack, write_arrays
 from gpupipe.data.schema import Schema
 from gpupipe.errors import DataError, GpupipeError
 from gpupipe.models import FittedModel, packed, restored
-from gpupipe.transforms.base import Feature, StoredStep, Target
+from gpupipe.transforms.base import TRANSFORMS, Feature, StoredStep, Target
 from gpupipe.transforms.graph import Bound, Fitted, Graph, Node
 
 CLASSES = {"binary": (2, 2), "multiclass": (2, 1 << 20), "regression": (0, 0),
@@ -213,6 +213,8 @@ def _describe(graph: Graph, fitted: Fitted) -> dict[str, Any]:
             "step": bound.step.name,
             "config": bound.step.stored(),
             "input": reference(bound.input), "input_feature": _feature(bound.input.feature),
+            **({"others": [{"from": reference(n), **_feature(n.feature)} for n in bound.others]}
+               if bound.others else {}),
             "params": bound.step.export(fitted.params[bound.key]),
         })
         index[bound.key] = len(steps) - 1
@@ -236,7 +238,12 @@ def _rebuild(description: dict[str, Any], target: Target) -> tuple[Graph, Fitted
 
     for item in description["steps"]:
         step = StoredStep.of(item["step"], item["config"])
-        bound = Bound(step, node(item["input"], item["input_feature"]))
+        bound = Bound(step, node(item["input"], item["input_feature"]),
+                      tuple(node(o["from"], o) for o in item.get("others", ())))
+        if len(bound.inputs) != TRANSFORMS[step.name].columns:
+            raise DataError(f"step {step.name!r} in bundle.json is malformed: it has "
+                            f"{len(bound.inputs)} columns, expected "
+                            f"{TRANSFORMS[step.name].columns}")
         made.append(bound)
         fitted.params[bound.key] = item["params"]
     outputs = tuple(node(o["from"], o) for o in description["outputs"])

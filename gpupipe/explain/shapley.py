@@ -59,8 +59,8 @@ def shap_of(
             f"SHAP values are sampled: {why}"]
     owner = owners(bundle)
     whole = by_column(found.values, owner, columns)
-    told = summary(found.values, bundle.features(table), bundle.feature_names, owner,
-                   codes_of(bundle), whole, columns)
+    told = summary(found.values, bundle.features(table), bundle.feature_names,
+                   [" and ".join(names) for names in owner], codes_of(bundle), whole, columns)
     told |= {"scale": found.scale, "base": np.atleast_1d(found.base[0]).tolist(),
              "method": "exact"}
     return Shap(told, whole), []

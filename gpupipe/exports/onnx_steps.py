@@ -23,13 +23,15 @@ from gpupipe.engine.frames import Block, NumpyFrames
 from gpupipe.errors import ConfigError
 from gpupipe.exports.graph import ML, Builder, Whole, WholeNumbers
 from gpupipe.transforms.graph import Bound, Fitted, Graph, Node
+from gpupipe.transforms.pairs import LARGEST
 from gpupipe.transforms.structure import PARTS, PERIODS
 
 MISSING = "<missing>"
 """The text that stands for a missing one: ONNX knows no null."""
 EXACT = 1 << 53
 """Whole numbers come as doubles, which hold no larger ones exactly."""
-Give = Callable[[Builder, Bound, dict[str, Any], str], tuple[str, ...]]
+Give = Callable[..., tuple[str, ...]]
+"""From a builder, a bound step, what it learned and its columns' values to its outputs."""
 STEPS: dict[str, Give] = {}
 
 
@@ -44,10 +46,10 @@ def features(build: Builder, graph: Graph, fitted: Fitted) -> str:
         if name not in STEPS:
             raise ConfigError(
                 f"ONNX has no equivalent of the step {name!r} (on column "
-                f"{bound.input.raw!r}); it has of {', '.join(sorted(STEPS))}",
+                f"{bound.column!r}); it has of {', '.join(sorted(STEPS))}",
                 hint="export with --format mlflow, which takes every bundle, or drop the column")
         made[bound.key] = STEPS[name](build, bound, fitted.params[bound.key],
-                                      _of(bound.input, made))
+                                      *(_of(node, made) for node in bound.inputs))
     parts = []
     for node in graph.outputs:
         if node.feature.dtype == "string":
@@ -142,6 +144,16 @@ def bin_(build: Builder, bound: Bound, params: dict[str, Any], value: str) -> tu
     past = build.cast(build.op("GreaterOrEqual", value, build.constant(edges[None])), "DOUBLE")
     code = build.op("ReduceSum", past, build.constant([1], np.int64), keepdims=1)
     return (build.where(missing, nan, code),)
+
+
+@step("ratio")
+def ratio(
+    build: Builder, bound: Bound, params: dict[str, Any], value: str, other: str
+) -> tuple[str, ...]:
+    """By 0 it is infinite, or NaN, and so is not at most the largest."""
+    found = build.op("Div", finite(build, value), finite(build, other))
+    fits = build.op("LessOrEqual", build.op("Abs", found), _number(build, LARGEST))
+    return (build.where(fits, found, _number(build, math.nan)),)
 
 
 @step("datetime")

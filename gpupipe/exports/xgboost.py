@@ -49,6 +49,7 @@ def described(bundle: Bundle, columns: np.ndarray) -> dict[str, Any]:
         number[bound.key] = len(steps)
         steps.append({
             "step": bound.step.name, "of": reference(bound.input),
+            **({"and": [reference(n) for n in bound.others]} if bound.others else {}),
             "settings": bound.step.stored(),
             "learned": _plain(bound.step.export(contents.fitted.params[bound.key]))})
     features: list[dict[str, Any]] = []

@@ -116,7 +116,7 @@ def _params(trained: Trained) -> dict[Place, Params]:
         for v, fitted in enumerate(outcome.views):
             view = f"fold {v}" if v else "final"
             for bound in outcome.candidate.graph.bound:
-                place = Place(name, view, bound.step.name, bound.input.feature.name, bound.key)
+                place = Place(name, view, bound.step.name, bound.column, bound.key)
                 found[place] = fitted.params[bound.key]
     return found
 

@@ -2,7 +2,7 @@
 
 A column whose steps know some levels and treat all others alike has a table: a value is looked up
 once, and its entry's number is all that is passed on. Any other column has a program: its steps
-one after another, on one value.
+one after another, on one value. So have several columns that features are made of together.
 """
 
 from __future__ import annotations
@@ -51,14 +51,24 @@ class Tabled:
         found: np.ndarray = self.features[np.array(cells, np.intp)]
         return found
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
 
 @dataclass(frozen=True)
 class Programmed:
-    """A column of a program: ``cell`` gives its features, float64, NaN for missing."""
+    """Columns of a program, most often one: ``cell`` gives their features, float64, NaN for
+    missing, from a value of each."""
 
-    name: str
+    names: tuple[str, ...]
     at: tuple[int, int]
-    cell: Callable[[Any], Sequence[float]]
+    cell: Callable[..., Sequence[float]]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return " and ".join(self.names)
 
     def made(self, cells: Sequence[Any]) -> np.ndarray:
         """The features of some rows: float32 ``[n, features]``."""
@@ -143,19 +153,25 @@ def compiled(graph: Graph, fitted: Fitted) -> list[Compiled]:
 
 
 def runs_of(graph: Graph) -> list[list[Node]]:
-    """The outputs of a graph, those side by side that are made of one source column together."""
-    return [list(run) for _, run in groupby(graph.outputs, key=lambda node: node.raw)]
+    """The outputs of a graph, those side by side that are made of the same source columns
+    together."""
+    return [list(run) for _, run in groupby(graph.outputs, key=lambda node: node.raws)]
 
 
 def _compiled(nodes: list[Node], fitted: Fitted, start: int) -> Compiled:
-    raw = _raw(nodes[0])
-    bounds = _steps(nodes)
-    take = plain(raw.feature.dtype)
-    program, wide = _program(nodes, bounds, fitted)
+    raws, bounds = _way(nodes)
+    program, wide = _program(nodes, raws, bounds, fitted)
     at = (start, start + wide)
+    if len(raws) > 1:
+        takes = [plain(raw.feature.dtype) for raw in raws]
+        return Programmed(
+            tuple(raw.feature.name for raw in raws), at,
+            lambda *values: program(*[of(v) for of, v in zip(takes, values, strict=True)]))
+    (raw,) = raws
+    take = plain(raw.feature.dtype)
     levels = _levels(raw.feature.dtype, bounds, fitted)
     if levels is None or len(levels) > MOST_LEVELS:
-        return Programmed(raw.feature.name, at, lambda value: program(take(value)))
+        return Programmed((raw.feature.name,), at, lambda value: program(take(value)))
     other = _other_than(raw.feature.dtype, levels)
     entries = list(dict.fromkeys([*levels, None, other]))
     table = np.array([program(level) for level in entries], np.float64)
@@ -182,37 +198,38 @@ def _cell(dtype: str, codes: dict[Any, int], other: int) -> Callable[[Any], int]
     return lambda value: get(take(value), other)
 
 
-def _raw(node: Node) -> Node:
-    return node if node.made_by is None else _raw(node.made_by.input)
-
-
-def _steps(nodes: list[Node]) -> list[Bound]:
-    """The steps on the way to some nodes, inputs before what is made of them."""
+def _way(nodes: list[Node]) -> tuple[list[Node], list[Bound]]:
+    """The source columns of some nodes, in the order of `Node.raws`, and the steps on the way,
+    inputs before what is made of them."""
+    raws: dict[str, Node] = {}
     found: dict[str, Bound] = {}
 
     def visit(node: Node) -> None:
-        if node.made_by is not None and node.made_by.key not in found:
-            visit(node.made_by.input)
+        if node.made_by is None:
+            raws[node.key] = node
+        elif node.made_by.key not in found:
+            for each in node.made_by.inputs:
+                visit(each)
             found[node.made_by.key] = node.made_by
 
     for node in nodes:
         visit(node)
-    return list(found.values())
+    return list(raws.values()), list(found.values())
 
 
 def _program(
-    nodes: list[Node], bounds: list[Bound], fitted: Fitted
-) -> tuple[Callable[[Any], list[float]], int]:
-    """From a plain value to the nodes' features, and how many these are."""
-    place: dict[str, int] = {_raw(nodes[0]).key: 0}
-    work: list[tuple[RowStep, int]] = []
-    width = 1
+    nodes: list[Node], raws: list[Node], bounds: list[Bound], fitted: Fitted
+) -> tuple[Callable[..., list[float]], int]:
+    """From the source columns' plain values to the nodes' features, and how many these are."""
+    place: dict[str, int] = {raw.key: i for i, raw in enumerate(raws)}
+    work: list[tuple[RowStep, list[int]]] = []
+    width = len(raws)
     for bound in bounds:
-        dtype = bound.input.feature.dtype
-        step = row_step(bound.step.name, bound.step.stored(), fitted.params[bound.key], dtype)
-        work.append((step, place[bound.input.key]))
+        dtypes = [node.feature.dtype for node in bound.inputs]
+        step = row_step(bound.step.name, bound.step.stored(), fitted.params[bound.key], *dtypes)
+        work.append((step, [place[node.key] for node in bound.inputs]))
         # A one-hot's values are one output of several numbers, other steps' are one each.
-        made = len(step(NAN if dtype.startswith("float") else None))
+        made = len(step(*[NAN if dtype.startswith("float") else None for dtype in dtypes]))
         place |= {f"{bound.key}#{slot}": width + slot for slot in range(made)}
         width += made
     finals: list[tuple[int, Callable[[Any], float] | None]] = []
@@ -229,12 +246,22 @@ def _program(
         (of,) = [of for _, of in finals if of is not None]
         return lambda value: [of(value)], 1
 
-    def run(value: Any) -> list[float]:
-        values = [value]
-        for step, source in work:
-            values += step(values[source])
+    if all(len(sources) == 1 for _, sources in work):
+        alone = [(step, source) for step, (source,) in work]
+
+        def run(value: Any) -> list[float]:
+            values = [value]
+            for step, source in alone:
+                values += step(values[source])
+            return [values[at] if of is None else of(values[at]) for at, of in finals]
+        return run, len(finals)
+
+    def run_together(*given: Any) -> list[float]:
+        values = list(given)
+        for step, sources in work:
+            values += step(*[values[source] for source in sources])
         return [values[at] if of is None else of(values[at]) for at, of in finals]
-    return run, len(finals)
+    return run_together, len(finals)
 
 
 def _levels(dtype: str, bounds: list[Bound], fitted: Fitted) -> list[Hashable] | None:

@@ -46,9 +46,11 @@ class RowPath:
         self._predict = compiler.model(model, features)
         self._bounds = compiler.bounds(model, features) if bounded else None
         self._columns = columns
-        self._cells = [(c.name, c.cell) for c in columns]
+        self._cells = [(c.name, c.cell) for c in columns if len(c.names) == 1]
+        self._together = [(at, c.names, c.cell) for at, c in enumerate(columns)
+                          if len(c.names) > 1]
         self._others = [(f.name, plain(f.dtype)) for f in schema
-                        if f.name not in {c.name for c in columns}]
+                        if f.name not in {name for c in columns for name in c.names}]
         self.many = _many(graph, fitted, columns, compiler, model)
         self.how: How = "library" if compiler.reasons else "compiled"
         self.why = "; ".join(dict.fromkeys(compiler.reasons))
@@ -59,6 +61,8 @@ class RowPath:
             for name, take in self._others:
                 take(record[name])
             cells = [cell(record[name]) for name, cell in self._cells]
+            for at, names, cells_of in self._together:  # from the left, so each finds its place
+                cells.insert(at, cells_of(*[record[name] for name in names]))
         except KeyError:
             raise Unfit from None
         scores = self._predict(cells)
@@ -70,7 +74,7 @@ class RowPath:
             for name, take in self._others:
                 for record in records:
                     take(record[name])
-            made = [c.made([c.cell(record[c.name]) for record in records])
+            made = [c.made([c.cell(*[record[name] for name in c.names]) for record in records])
                     for c in self._columns]
         except KeyError:
             raise Unfit from None

@@ -23,14 +23,17 @@ from gpupipe.data.schema import ARROW_TYPES
 from gpupipe.engine.calendar import calendar_part
 from gpupipe.engine.frames import Array, Block, Column, NumpyFrames
 from gpupipe.transforms.base import TRANSFORMS, Output, Params, Settings
+from gpupipe.transforms.pairs import LARGEST
 from gpupipe.transforms.structure import PARTS, PERIODS
 
 NAN = math.nan
 Values = tuple[Any, ...]
-RowStep = Callable[[Any], Values]
-"""From a value to those of the step's outputs; of a one-hot they are its 0s and 1s."""
-Make = Callable[[Settings, Params, str], RowStep | None]
-"""The form of a step, by its settings, what it learned and the type it takes; None: it has none."""
+RowStep = Callable[..., Values]
+"""From a value of each column that a step takes, most often one, to those of its outputs; of a
+one-hot they are its 0s and 1s."""
+Make = Callable[..., RowStep | None]
+"""The form of a step, by its settings, what it learned and the types it takes; None: it has
+none."""
 FORMS: dict[str, Make] = {}
 TABLED = ("one_hot", "ordinal", "count", "target_encode")
 """Steps that know some levels, and treat all others alike."""
@@ -39,10 +42,10 @@ REMEMBERED = 4_096
 M = TypeVar("M", bound=Make)
 
 
-def row_step(name: str, settings: Settings, params: Params, dtype: str) -> RowStep:
-    """The step ``name`` for one value of type ``dtype``."""
-    made = FORMS[name](settings, params, dtype) if name in FORMS else None
-    return made or lru_cache(REMEMBERED)(of_one(name, settings, params, dtype))
+def row_step(name: str, settings: Settings, params: Params, *dtypes: str) -> RowStep:
+    """The step ``name`` for one value of each of the types."""
+    made = FORMS[name](settings, params, *dtypes) if name in FORMS else None
+    return made or lru_cache(REMEMBERED)(of_one(name, settings, params, *dtypes))
 
 
 def form(*names: str) -> Callable[[M], M]:
@@ -96,12 +99,13 @@ def value_of(output: Output) -> Values:
     return (output.values[0].item(),)
 
 
-def of_one(name: str, settings: Settings, params: Params, dtype: str) -> RowStep:
-    """The batch transform on a column of one value."""
+def of_one(name: str, settings: Settings, params: Params, *dtypes: str) -> RowStep:
+    """The batch transform on columns of one value."""
     apply, fx = TRANSFORMS[name].apply, NumpyFrames()
 
-    def step(value: Any) -> Values:
-        out = apply(settings, column_of(dtype, value), params, None, fx)
+    def step(*values: Any) -> Values:
+        first, *others = map(column_of, dtypes, values)
+        out = apply(settings, first, params, None, fx, *others)
         return tuple(v for output in out for v in value_of(output))
 
     return step
@@ -215,6 +219,17 @@ def _bin(settings: Settings, params: Params, dtype: str) -> RowStep:
     def step(value: Any) -> Values:
         value = of(value)
         return (bisect_right(edges, value) if value == value else None,)
+    return step
+
+
+@form("ratio")
+def _ratio(settings: Settings, params: Params, dtype: str, other: str) -> RowStep:
+    of, below = numbers_of(dtype), numbers_of(other)
+
+    def step(value: Any, by: Any) -> Values:
+        by = below(by)
+        found = of(value) / by if by else NAN
+        return (found if abs(found) <= LARGEST else NAN,)
     return step
 
 

@@ -165,7 +165,8 @@ def selecting(
     if selector is None:
         return model
     selector = replace(selector.with_params(params or {}), constrained=constrained_by(model))
-    names = list(dict.fromkeys(n for node in graph.outputs for n in (node.feature.name, node.raw)))
+    names = list(dict.fromkeys(
+        n for node in graph.outputs for n in (node.feature.name, node.origin)))
     for i, pattern in enumerate(selector.keep):
         if not any(fnmatchcase(name, pattern) for name in names):
             near = did_you_mean(pattern, names)

@@ -111,17 +111,17 @@ def _apart(logged: np.ndarray, own: np.ndarray) -> np.ndarray:
 def row_features(
     columns: list[Compiled], table: pa.Table
 ) -> Iterator[tuple[Compiled, np.ndarray, np.ndarray]]:
-    """What the row path makes of each source column, value by value.
+    """What the row path makes of each source column, or of several together, value by value.
 
     Yields the column, which rows went that way (the others are left to the batch path by the
     server, too), and their features: float32 ``[rows, features]``.
     """
     for column in columns:
-        values = table.column(column.name).to_pylist()
+        values = list(zip(*(table.column(n).to_pylist() for n in column.names), strict=True))
         fits, cells = np.ones(len(values), bool), []
-        for i, value in enumerate(values):
+        for i, each in enumerate(values):
             try:
-                cells.append(column.cell(value))
+                cells.append(column.cell(*each))
             except Unfit:
                 fits[i] = False
         yield column, fits, column.made(cells)

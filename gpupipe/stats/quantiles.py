@@ -65,6 +65,13 @@ class HistogramState(State):
         """How many values of all buckets lie before each bin, and in all: ``[BINS + 1]``."""
         return np.concatenate([[0], np.cumsum(self.counts.sum(axis=0))])
 
+    def quantile(self, q: float) -> float:
+        """A quantile of all buckets' values to a bin's width (2^-7 of it): the lower edge of the
+        bin that holds it; NaN where there is no value."""
+        total = int(self.below[-1])
+        at = int(np.searchsorted(self.below, q * max(total - 1, 0), side="right")) - 1
+        return float(bin_edges()[at]) if total else float("nan")
+
 
 @dataclass(frozen=True)
 class Histogram:

@@ -43,6 +43,9 @@ ROLES: dict[str, tuple[str, ...]] = {
     "datetime": ("timestamp",),
 }
 """What the role selectors select, by type."""
+Combination = tuple[Feature, Feature]
+"""Columns that a step takes together, in its order."""
+
 
 class Evidence(Protocol):
     """The statistics of a step's column that scans have gathered so far."""
@@ -94,6 +97,11 @@ class Step(BaseModel):
         """The exact names and types that `transform` will give, before any data."""
         return (feature,)
 
+    def combined(self, features: Sequence[Feature]) -> Sequence[tuple[Combination, Feature]] | None:
+        """Of a step that takes columns together: which, and the feature that each combination
+        gives, beside those that are there. None (the default): it takes each alone."""
+        return None
+
     def needs(self, target: Target, evidence: Evidence) -> tuple[Statistic, ...]:
         """The statistics still wanted; asked again after each scan until there are none."""
         return ()
@@ -103,13 +111,14 @@ class Step(BaseModel):
         return {}
 
     def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
+        self, column: Column, params: Params, rows: Rows | None, fx: Frames, *others: Column
     ) -> tuple[Output, ...]:
         """The outputs for one batch: what `gpupipe.transforms` has by the step's name.
 
-        ``rows`` is None when scoring new data.
+        ``rows`` is None when scoring new data; ``others`` are the columns after the first, of a
+        step that takes several.
         """
-        return TRANSFORMS[self.name].apply(vars(self), column, params, rows, fx)
+        return TRANSFORMS[self.name].apply(vars(self), column, params, rows, fx, *others)
 
     def stored(self) -> dict[str, Any]:
         """The settings as JSON data, without the columns: what a bundle keeps."""

@@ -55,17 +55,17 @@ def levels(graph: Graph) -> list[list[str]]:
     depth: dict[str, int] = {}
     scans: list[list[str]] = []
 
-    def known_after(node: Node) -> int:
-        return 0 if node.made_by is None else depth[node.made_by.key]
+    def known_after(*nodes: Node) -> int:
+        return max(0 if n.made_by is None else depth[n.made_by.key] for n in nodes)
 
     for bound in graph.bound:
         raw = bound.input.made_by is None
         looks = min(step_of(bound).looks, 1) if raw else step_of(bound).looks
         first = known_after(scanned(graph, bound))
-        depth[bound.key] = max(known_after(bound.input), first + looks)
+        depth[bound.key] = max(known_after(*bound.inputs), first + looks)
         scans += [[] for _ in range(first + looks - len(scans))]
         for scan in scans[first : first + looks]:
-            scan.append(f"{bound.step.name}({bound.input.feature.name})")
+            scan.append(f"{bound.step.name}({bound.column})")
     return scans
 
 
@@ -74,7 +74,7 @@ def scanned(graph: Graph, bound: Bound) -> Node:
     node, needs = bound.input, step_of(bound).needs(graph.target, NoEvidence())
     while needs and node.made_by is not None:
         sources = [step_of(node.made_by).derived_from(n) for n in needs]
-        if None in sources:
+        if None in sources:  # as of a step that takes several columns
             break
         node, needs = node.made_by.input, tuple(s for s in sources if s is not None)
     return node
@@ -118,6 +118,16 @@ def _apply(
     taken: list[str] = []
     given: list[str] = []
     names = {f.name for f in chosen}
+
+    def add(node: Node) -> None:
+        if node.feature.name in result:
+            raise ConfigError(
+                f"step {step.name!r} makes a second column named {node.feature.name!r}",
+                hint="rename the source column, or drop one of the two",
+            )
+        result[node.feature.name] = node
+
+    combined = step.combined([f for f in chosen if f.dtype in step.accepts])
     for name, node in current.items():
         f = node.feature
         if name in names and f.dtype not in step.accepts and not whole:
@@ -133,22 +143,20 @@ def _apply(
         structural = getattr(step, "keeps", None)
         if structural is not None:
             if structural(name, name in names, node.made_by is None and name in constant):
-                made = [node]
+                add(node)
             else:
                 taken.append(name)
-                continue
-        elif name in names and f.dtype in step.accepts:
+        elif combined is None and name in names and f.dtype in step.accepts:
             taken.append(name)
             bound = Bound(step, node)
-            made = [Node(o, bound, i) for i, o in enumerate(step.outputs(f, target))]
-            given.extend(n.feature.name for n in made)
+            for slot, feature in enumerate(step.outputs(f, target)):
+                add(Node(feature, bound, slot))
+                given.append(feature.name)
         else:
-            made = [node]
-        for new in made:
-            if new.feature.name in result:
-                raise ConfigError(
-                    f"step {step.name!r} makes a second column named {new.feature.name!r}",
-                    hint="rename the source column, or drop one of the two",
-                )
-            result[new.feature.name] = new
+            add(node)
+    for together, feature in combined or ():
+        first, *others = (current[f.name] for f in together)
+        add(Node(feature, Bound(step, first, tuple(others))))
+        given.append(feature.name)
+        taken += [f.name for f in together if f.name not in taken]
     return result, tuple(taken), tuple(given)

@@ -166,7 +166,7 @@ def _advance(graph: Graph, view: View, fitted: Fitted, knowledge: Knowledge) -> 
     for bound in graph.bound:
         if fitted.learned(bound):
             continue
-        if not fitted.ready(bound.input):
+        if not all(map(fitted.ready, bound.inputs)):
             for statistic in step_of(bound).needs(graph.target, NoEvidence()):
                 _foresee(statistic, bound.input, fitted, knowledge)
             continue
@@ -216,7 +216,7 @@ def _scan(
 ) -> None:
     """One pass over the columns that the wanted statistics come from."""
     wanted = knowledge.wanted
-    columns = list(dict.fromkeys(node.raw for node, _ in wanted.values()))
+    columns = list(dict.fromkeys(name for node, _ in wanted.values() for name in node.raws))
     knowledge.scans.append(tuple(columns))
     saved = checkpoints.given(wanted=digest(sorted(map(name_of, wanted))))
     known = saved_pass("scan", saved, wanted)
@@ -228,7 +228,7 @@ def _scan(
         raise Unscanned(len(knowledge.scans), saved.missing("scan") if begun is None else
                         f"goes on after {len(begun['done'])} of {len(source.rows)} parts")
     source.reader.share(list(dict.fromkeys(
-        node.raw for (statistic, _), (node, _) in wanted.items()
+        node.feature.name for (statistic, _), (node, _) in wanted.items()
         if node.made_by is None and isinstance(statistic, ByLevel)
     )))
 

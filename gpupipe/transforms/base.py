@@ -74,12 +74,23 @@ class Apply(Protocol):
     ) -> tuple[Output, ...]: ...
 
 
+class ApplyToTwo(Protocol):
+    """What a step that takes columns by twos does to one batch of them."""
+
+    def __call__(
+        self, settings: Settings, column: Column, params: Params, rows: Rows | None, fx: Frames,
+        other: Column,
+    ) -> tuple[Output, ...]: ...
+
+
 @dataclass(frozen=True)
 class Transform:
-    """A registered transform, and what each of its step's settings may be."""
+    """A registered transform, what each of its step's settings may be, and how many columns it
+    takes at once."""
 
-    apply: Apply
+    apply: Callable[..., tuple[Output, ...]]
     settings: Mapping[str, Check]
+    columns: int = 1
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,16 @@ def transform(name: str, **settings: Check) -> Callable[[Apply], Apply]:
 
     def decorate(function: Apply) -> Apply:
         TRANSFORMS[name] = Transform(function, settings)
+        return function
+
+    return decorate
+
+
+def transform_of_two(name: str, **settings: Check) -> Callable[[ApplyToTwo], ApplyToTwo]:
+    """The same of a step that takes columns by twos: the second one comes last."""
+
+    def decorate(function: ApplyToTwo) -> ApplyToTwo:
+        TRANSFORMS[name] = Transform(function, settings, columns=2)
         return function
 
     return decorate
@@ -167,10 +188,10 @@ class StoredStep:
         return self.name + json.dumps(self.settings, separators=(",", ":"), ensure_ascii=False)
 
     def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
+        self, column: Column, params: Params, rows: Rows | None, fx: Frames, *others: Column
     ) -> tuple[Output, ...]:
         """The outputs for one batch."""
-        return TRANSFORMS[self.name].apply(self.settings, column, params, rows, fx)
+        return TRANSFORMS[self.name].apply(self.settings, column, params, rows, fx, *others)
 
     def export(self, params: Params) -> Params:
         """The part of the params that a bundle keeps: all of what it has been read with."""

@@ -1,8 +1,8 @@
 """The graph of a pipeline's features: which step makes which column from which.
 
-Every step works on one column at a time, so the graph is a forest: a node is a raw column,
-or one output of a step on another node. Two nodes with the same history are the same node,
-whichever part of the pipeline asked for them.
+A node is a raw column, or one output of a step on another node; of a step that takes columns
+by twos, on two. Two nodes with the same history are the same node, whichever part of the
+pipeline asked for them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class AnyStep(Protocol):
         ...
 
     def transform(
-        self, column: Column, params: Params, rows: Rows | None, fx: Frames
+        self, column: Column, params: Params, rows: Rows | None, fx: Frames, *others: Column
     ) -> tuple[Output, ...]: ...
 
     def export(self, params: Params) -> Params: ...
@@ -47,14 +47,27 @@ class AnyStep(Protocol):
 
 @dataclass(frozen=True)
 class Bound:
-    """A step on one column. ``key`` is its whole history, without what was learned."""
+    """A step on one column, or on several: what it learns, it learns of the first one.
+
+    ``key`` is its whole history, without what was learned.
+    """
 
     step: AnyStep
     input: Node
+    others: tuple[Node, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.input, *self.others)
+
+    @property
+    def column(self) -> str:
+        """What it works on, for people."""
+        return " and ".join(node.feature.name for node in self.inputs)
 
     @cached_property
     def key(self) -> str:
-        return f"{self.input.key}|{self.step.key}"
+        return f"{'&'.join(node.key for node in self.inputs)}|{self.step.key}"
 
 
 @dataclass(frozen=True)
@@ -71,10 +84,17 @@ class Node:
             return json.dumps(self.feature.name)
         return f"{self.made_by.key}#{self.slot}"
 
+    @cached_property
+    def raws(self) -> tuple[str, ...]:
+        """The names of the source columns that this one comes from, each once."""
+        if self.made_by is None:
+            return (self.feature.name,)
+        return tuple(dict.fromkeys(name for node in self.made_by.inputs for name in node.raws))
+
     @property
-    def raw(self) -> str:
-        """The name of the source column that this one comes from."""
-        return self.feature.name if self.made_by is None else self.made_by.input.raw
+    def origin(self) -> str:
+        """The source column that this one comes from; its own name where there are several."""
+        return self.raws[0] if len(self.raws) == 1 else self.feature.name
 
 
 @dataclass(frozen=True)
@@ -93,7 +113,8 @@ class Graph:
 
         def visit(node: Node) -> None:
             if node.made_by is not None and node.made_by.key not in seen:
-                visit(node.made_by.input)
+                for each in node.made_by.inputs:
+                    visit(each)
                 seen[node.made_by.key] = node.made_by
 
         for node in self.outputs:
@@ -103,7 +124,7 @@ class Graph:
     @property
     def raw(self) -> list[str]:
         """The source columns needed, each once."""
-        return list(dict.fromkeys(node.raw for node in self.outputs))
+        return list(dict.fromkeys(name for node in self.outputs for name in node.raws))
 
 
 @dataclass
@@ -119,7 +140,7 @@ class Fitted:
     def ready(self, node: Node) -> bool:
         """Whether the node can be computed: every step on its way has learned."""
         return node.made_by is None or (
-            self.learned(node.made_by) and self.ready(node.made_by.input)
+            self.learned(node.made_by) and all(map(self.ready, node.made_by.inputs))
         )
 
     def identity(self, node: Node) -> str:
@@ -132,7 +153,7 @@ class Fitted:
         known = self._identity.get(bound.key)
         if known is None:
             digest = params_digest(self.params[bound.key])
-            text = f"{self.identity(bound.input)}|{bound.key}|{digest}"
+            text = f"{'&'.join(map(self.identity, bound.inputs))}|{bound.key}|{digest}"
             known = hashlib.sha256(text.encode()).hexdigest()
             self._identity[bound.key] = known
         return known
@@ -157,12 +178,17 @@ class Batch:
         bound = node.made_by
         key = fitted.identity_of(bound)
         if key not in self.memo:
-            column = self.value(bound.input, fitted)
-            assert isinstance(column, Column)
+            first, *others = (self.column(node, fitted) for node in bound.inputs)
             self.memo[key] = bound.step.transform(
-                column, fitted.params[bound.key], self.rows, self.fx
+                first, fitted.params[bound.key], self.rows, self.fx, *others
             )
         return self.memo[key][node.slot]
+
+    def column(self, node: Node, fitted: Fitted) -> Column:
+        """The same of a node that is one column, and no block."""
+        column = self.value(node, fitted)
+        assert isinstance(column, Column)
+        return column
 
 
 def feature_names(graph: Graph, fitted: Fitted) -> list[tuple[str, bool]]:
@@ -191,8 +217,9 @@ def feature_names(graph: Graph, fitted: Fitted) -> list[tuple[str, bool]]:
 
 
 def feature_origins(graph: Graph, fitted: Fitted) -> tuple[str, ...]:
-    """The source column that each column of the matrix was made of, in order."""
-    return tuple(node.raw for node in _nodes(graph, fitted))
+    """The source column that each column of the matrix was made of, in order; of one that was
+    made of several, the feature itself."""
+    return tuple(node.origin for node in _nodes(graph, fitted))
 
 
 def feature_parts(graph: Graph, fitted: Fitted) -> tuple[str, ...]:

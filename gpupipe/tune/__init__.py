@@ -16,7 +16,7 @@ from gpupipe.steps.scan import Knowledge
 from gpupipe.timings import Timings
 from gpupipe.tune.ensemble import ENSEMBLED, Ensemble, ensemble
 from gpupipe.tune.search import Found, Search
-from gpupipe.tune.space import NUMBERS, families_of
+from gpupipe.tune.space import families_of
 from gpupipe.tune.trial import Trial
 from gpupipe.tune.workshop import Truth, Workshop
 
@@ -47,10 +47,10 @@ class Chosen:
 
 def graphs_of(ready: Prepared) -> list[Graph]:
     """The features of every family that a search will look at, as they are without it; and with
-    numbers encoded, which it will try."""
+    what it will try because the table opens it."""
     kinds = families_of(ready.config, ready.target.task)  # type: ignore[arg-type]
     models = [model_of(kind, {}) for kind in kinds]
-    choices = [{}, {NUMBERS: "target_encode"}] if ready.binder.repeated else [{}]
+    choices = [{}, ready.binder.opened] if ready.binder.opened else [{}]
     return [ready.binder.graph(model, choice) for model in models for choice in choices]
 
 

@@ -92,7 +92,7 @@ class Search:
     def __post_init__(self) -> None:
         config, ready = self.config, self.shop.ready
         self.space = space_of(config, ready.target.task,  # type: ignore[arg-type]
-                              bool(ready.binder.repeated), _is_positive(ready.target))
+                              tuple(ready.binder.opened), _is_positive(ready.target))
         self.metric = self.shop.metric
         self._drop_families()
         if config.tune.prune_on == "rounds" and ready.rowed.engine.remote:

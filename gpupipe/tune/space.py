@@ -33,14 +33,16 @@ ENCODER = "encoder"
 ENCODERS = ("auto", "ordinal", "one_hot", "target_encode")
 NUMBERS = "numbers"
 NUMBERS_AS = ("auto", "target_encode")
-DEFAULT_STEPS = {ENCODER: ENCODERS, NUMBERS: NUMBERS_AS}
-"""Choices of the default steps, by name."""
+RATIOS = "ratios"
+RATIOS_OF = ("none", "pairs")
+DEFAULT_STEPS = {ENCODER: ENCODERS, NUMBERS: NUMBERS_AS, RATIOS: RATIOS_OF}
+"""Choices of the default steps, by name: what is usual, then the others."""
 
 
 @dataclass(frozen=True)
 class Proposal:
     """What one trial tries: a family, its parameters, and the steps' parameters by
-    ``step.parameter`` (or ``encoder`` and ``numbers``, see `prepare.Binder.graph`)."""
+    ``step.parameter`` (or of `DEFAULT_STEPS`, see `prepare.Binder.graph`)."""
 
     kind: str
     params: Mapping[str, Any]
@@ -84,11 +86,11 @@ class SearchSpace:
         """The points that are tried before others, each once: those nearest to the families'
         own, the first one of every family, then the second ones. Each family's first one comes
         once more with every other value of a choice that the table has opened (numbers that
-        are encoded, losses of a target above 0)."""
+        are encoded, ratios, losses of a target above 0)."""
         own = []
         for kind, space in self.families.items():
             points = [self.nearest(kind, start) for start in MODELS[kind].starts]
-            opened = {f"features.{NUMBERS}": self.features.get(NUMBERS)} | {
+            opened = {f"features.{n}": self.features.get(n) for n in (NUMBERS, RATIOS)} | {
                 f"{kind}.{n}": space.get(n) for n in MODELS[kind].of_positive}
             points += [point | {name: _plain(value)} for name, where in opened.items()
                        if isinstance(where, OneOf) for value in where.values[1:]
@@ -127,10 +129,10 @@ class SearchSpace:
 
 
 def space_of(
-    config: PipelineConfig, task: Task, repeated: bool = False, positive: bool = False
+    config: PipelineConfig, task: Task, opened: Sequence[str] = (), positive: bool = False
 ) -> SearchSpace:
-    """The space of a pipeline's search. With ``repeated`` there are whole numbers that could be
-    levels as well: whether to encode them is a choice, unless the file says so. With ``positive``
+    """The space of a pipeline's search. ``opened`` are the choices of the default steps that the
+    table opens (`prepare.Binder.opened`), unless the file says what to take. With ``positive``
     the target's values are all above 0, and families may take losses that are for such.
 
     Raises ConfigError, at the line of the pipeline file, for a family that is not there or does
@@ -157,8 +159,8 @@ def space_of(
                 _place(key, given, families, features)
         except ConfigError as error:
             raise config.fault(("tune", "space", key), error.message, error.hint) from None
-    if repeated and config.tune.sampler != "grid":
-        features.setdefault(NUMBERS, OneOf(NUMBERS_AS))
+    for name in opened if config.tune.sampler != "grid" else ():
+        features.setdefault(name, OneOf(DEFAULT_STEPS[name]))
     return SearchSpace(families, own, features)
 
 

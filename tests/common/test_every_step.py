@@ -66,6 +66,7 @@ EXAMPLES: dict[str, list[dict]] = {
     "copy": [{"columns": ANY}, {"columns": NUMBERS, "suffix": "too"}],
     "cast": [{"columns": NUMBERS, "to": "string"}, {"columns": ["i", "b"], "to": "float64"},
              {"columns": ["i", "big", "b"], "to": "int64"}, {"columns": NUMBERS, "to": "bool"}],
+    "ratio": [{"columns": NUMBERS}, {"columns": ["i", "f"]}],
     "datetime": [
         {"parts": ["year", "quarter", "month", "day", "day_of_week", "day_of_year", "hour",
                    "minute", "second", "timestamp"]},
@@ -82,6 +83,12 @@ CHAINS = {
                                  ("one_hot", {"columns": TEXT})],
     "bin then target_encode": [("bin", {"columns": ["f", "i"], "bins": 3}),
                                ("target_encode", {"columns": ["f", "i"]})],
+    "ratio then impute then scale": [("ratio", {"columns": ["f", "i"]}),
+                                     ("impute", {"columns": "f_per_i", "strategy": "median"}),
+                                     ("scale", {"columns": "f_per_i"})],
+    "impute then ratio then scale": [("impute", {"columns": ["f", "i"], "strategy": "mean"}),
+                                     ("ratio", {"columns": ["i", "f"]}),
+                                     ("scale", {"columns": "f_per_i"})],
     "clip, log, impute, scale, clip": [
         ("clip", {"lower": 0.01, "upper": 0.99}), ("log", {}), ("impute", {"strategy": "median"}),
         ("scale", {}), ("clip", {"lower": 0.1}),

@@ -27,6 +27,7 @@ CONFIGS = {
     "hash": {"columns": [*NUMBERS, "s"]}, "target_encode": {"columns": [*NUMBERS, "s"]},
     "copy": {"columns": [*NUMBERS, "s"], "suffix": "too"},
     "cast": {"columns": NUMBERS, "to": "string"},
+    "ratio": {"columns": NUMBERS},
     "datetime": {"parts": list(CALENDAR_PARTS), "cyclic": True},
 }
 

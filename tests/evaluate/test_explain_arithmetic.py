@@ -217,7 +217,7 @@ def test_cramers_v_is_scipys_before_the_correction_and_near_zero_for_chance():
 
 def test_a_columns_contribution_is_the_sum_of_its_features_row_by_row():
     values = np.array([[1.0, -1.0, 2.0], [0.5, 0.5, -4.0]])
-    whole = by_column(values, ["c", "c", "d"], ["d", "c"])
+    whole = by_column(values, [("c",), ("c",), ("d",)], ["d", "c"])
     np.testing.assert_array_equal(whole, [[2.0, 0.0], [-4.0, 1.0]])
     found = summary(values, np.array([[1.0, 0.0, np.nan], [0.0, 1.0, 3.0]]), ["c_x", "c_y", "d"],
                     ["c", "c", "d"], [False, True, False], whole, ["d", "c"], shown=2)

@@ -23,6 +23,7 @@ pytest.importorskip("onnx")
 TOLERANCE = 2e-6
 """Relative to 1: leaves are float32, and each runtime adds them up in an order of its own."""
 STEPS = [
+    {"ratio": {"columns": ["f", "narrow", "i", "b"]}},
     {"impute": {"columns": ["s"], "strategy": "most_frequent", "indicator": True}},
     {"impute": {"columns": ["f", "b"], "strategy": "median", "indicator": True}},
     {"clip": {"columns": ["narrow"], "lower": 0.05, "upper": 0.9}},
@@ -31,7 +32,7 @@ STEPS = [
     {"one_hot": {"columns": ["s"]}}, {"count": {"columns": ["i"]}},
     {"drop": {"columns": "t"}},
 ]
-NUMBERS = [*STEPS[1:2], {"impute": {"columns": ["narrow", "i"]}}, *STEPS[7:8], STEPS[-1],
+NUMBERS = [*STEPS[2:3], {"impute": {"columns": ["narrow", "i"]}}, *STEPS[8:9], STEPS[-1],
            {"scale": {"columns": ["f", "narrow", "i"], "method": "robust"}}]
 PARTS = ["year", "quarter", "month", "day", "day_of_week", "day_of_year", "hour", "minute",
          "second", "timestamp"]

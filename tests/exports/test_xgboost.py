@@ -16,6 +16,7 @@ from gpupipe.errors import ConfigError
 from gpupipe.exports import export
 
 STEPS = [
+    {"ratio": {"columns": ["f", "narrow", "i"]}},
     {"impute": {"columns": ["s", "narrow"], "strategy": "most_frequent", "indicator": True}},
     {"clip": {"columns": ["f"], "lower": 0.05, "upper": 0.9}}, {"log": {"columns": ["f"]}},
     {"scale": {"columns": ["f"]}}, {"bin": {"columns": ["narrow"], "bins": 4}},

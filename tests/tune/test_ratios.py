@@ -1,0 +1,79 @@
+"""Amounts: a search of values tries their ratios as well."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from common.quick import trained_on
+
+from gpupipe.steps.graph import feature_names
+
+pytestmark = pytest.mark.long
+
+
+def blocks(n: int = 900, seed: int = 0) -> pa.Table:
+    """``value`` follows from rooms to a household; ``age`` and ``height`` stand beside them."""
+    rng = np.random.default_rng(seed)
+    households = rng.integers(50, 2_000, n)
+    rooms = households * rng.uniform(1, 9, n)
+    value = 40 * rooms / households + rng.normal(size=n) * 4 + 200
+    return pa.table({
+        "rooms": rooms, "households": households, "serial": np.arange(n),
+        "depth": rng.uniform(60, 63, n), "loss": rng.normal(size=n), "value": value,
+        "many": (value > np.median(value)).astype(np.int64),
+    })
+
+
+def searched(folder, *, target="value", table=None, space=None, features=None, trials=7):
+    table = blocks() if table is None else table
+    config = {
+        "data": {"source": "t.parquet", "target": target,
+                 "drop": ["serial", *({"value", "many"} - {target})]},
+        "split": {"holdout": 0, "folds": 3}, "ensemble": "none", "engine": {"workers": 1},
+        "evaluate": {"baselines": [], "resamples": 10},
+        "model": {"kind": "xgboost", "params": {"n_estimators": 12, "learning_rate": 0.3}},
+        "tune": {"trials": trials, "space": {"max_depth": [2, 3], **(space or {})}},
+    }
+    if features is not None:
+        config["features"] = features
+    return trained_on(table, config, folder)
+
+
+def test_a_search_of_values_tries_them_and_finds_what_they_say(tmp_path):
+    trained = searched(tmp_path / "a")
+    found = trained.chosen.found
+    tried = [t.features.get("ratios") for t in found.trials]
+    assert tried[0] is None, "first the family as it is"
+    assert "pairs" in tried
+    assert found.best.features["ratios"] == "pairs"
+    plain = max(t.score for t in found.trials
+                if t.score is not None and t.features.get("ratios") != "pairs")
+    assert found.best.score > plain + 0.02
+    names = [n for n, _ in feature_names(found.candidates[found.best.number].graph,
+                                         found.views[found.best.number][-1])]
+    assert set(names) == {"rooms", "households", "depth", "loss", "rooms_per_households"}, \
+        "depth hardly differs, and a loss may be below 0"
+    none = searched(tmp_path / "b", space={"features.ratios": "none"})
+    assert {t.features.get("ratios", "none") for t in none.chosen.found.trials} == {"none"}
+    assert none.knowledge.scans == trained.knowledge.scans, "the choice cost no scan"
+
+
+def test_of_classes_they_are_tried_where_the_file_says_so(tmp_path):
+    usual = searched(tmp_path / "a", target="many", trials=2)
+    assert "ratios" not in usual.chosen.found.space.features
+    asked = searched(tmp_path / "b", target="many", space={"features.ratios": "pairs"}, trials=2)
+    last = asked.chosen.found.trials[-1]
+    assert last.features["ratios"] == "pairs"
+    names = feature_names(asked.chosen.found.candidates[last.number].graph,
+                          asked.chosen.found.views[last.number][-1])
+    assert "rooms_per_households" in dict(names)
+
+
+def test_no_choice_where_the_file_has_steps_or_the_name_is_taken(tmp_path):
+    own = searched(tmp_path / "a", features=[{"clip": {"columns": "loss", "upper": 0.9}}],
+                   trials=2)
+    assert "ratios" not in own.chosen.found.space.features
+    table = blocks().append_column("rooms_per_households", pa.array(np.zeros(900)))
+    taken = searched(tmp_path / "b", table=table, trials=2)
+    assert "ratios" not in taken.chosen.found.space.features
