@@ -141,7 +141,8 @@ class CatBoost:
             return self._fitted(rounds, train, target, objective, how, None)
         if logged:  # from here on it is the default loss of another target
             given = {k: v for k, v in given.items() if k != "objective"}
-            train, valid = _logged(train), None if valid is None else _logged(valid)
+            train = _logged(train, target)
+            valid = None if valid is None else _logged(valid, target)
             params["loss_function"] = "RMSE"
         plan = schedule(given, self.params["learning_rate"], valid, target, how)
         watch = _Watch(library, plan.patience)
@@ -207,7 +208,10 @@ class _Watch:
         return not self.patience.is_over(losses[-1], _is_gain(self.library, metric))
 
 
-def _logged(matrix: Matrix) -> Matrix:
+def _logged(matrix: Matrix, target: Target) -> Matrix:
+    """The matrix with the logarithm of its target. DataError where that is not above 0."""
+    objectives.objective_of("catboost", objectives.LOG_RMSE, objectives.CATBOOST, target,
+                            matrix.target)
     return replace(matrix, target=np.log(np.asarray(matrix.target)))
 
 

@@ -236,6 +236,10 @@ def test_a_logarithm_that_was_learned_is_the_mean_again(weighted, made):
 def test_a_logarithm_needs_a_target_above_0():
     with pytest.raises(DataError, match=r"'LogRMSE' needs a target that is positive"):
         fit("catboost", "regression", problem("regression"), objective="LogRMSE")
+    above = replace(problem("regression"), target=np.exp(problem("regression").target))
+    with pytest.raises(DataError, match="goes from 0 to"):  # of the rows that it is judged by
+        fit("catboost", "regression", above, replace(above, target=np.append(above.target[1:], 0)),
+            objective="LogRMSE")
     one = replace(problem("regression"), target=np.full(1200, 7.5))
     np.testing.assert_allclose(predict(fit("catboost", "regression", one, objective="LogRMSE"),
                                        one), 7.5, rtol=1e-6)
