@@ -11,10 +11,11 @@ from common.harness import BINARY, Sample, learned, make, values_of
 from common.quick import settings, small_table, trained_on, write_bundle
 
 import gpupipe
+from gpupipe.bundle import store
 from gpupipe.bundle.contributions import by_column, column_contributions, owners
-from gpupipe.errors import ConfigError
-from gpupipe.steps import Feature
-from gpupipe.steps.graph import bind, levels
+from gpupipe.errors import ConfigError, DataError
+from gpupipe.steps import Feature, Target
+from gpupipe.steps.graph import Fitted, bind, levels
 from gpupipe.transforms.pairs import LARGEST
 
 FEATURES = [Feature("a", "float64"), Feature("b", "int64"), Feature("c", "float32")]
@@ -88,16 +89,11 @@ def test_what_a_ratio_adds_is_its_columns_in_equal_parts(tmp_path):
 
 
 def test_a_bundle_whose_ratio_has_one_column_is_refused(tmp_path):
-    from gpupipe.bundle import store
-    from gpupipe.errors import DataError
-    from gpupipe.transforms import Target
-    from gpupipe.transforms.graph import Fitted
-
     graph = bind(FEATURES, [make("ratio", columns=["a", "b"])], BINARY)
     fitted = Fitted({bound.key: {} for bound in graph.bound})
     told = store._describe(graph, fitted)
     again, _ = store._rebuild(told, Target("binary", ("0", "1")))
     assert [n.key for n in again.outputs] == [n.key for n in graph.outputs]
     del told["steps"][0]["others"]
-    with pytest.raises(DataError, match="'ratio' in bundle.json is malformed: it has 1 columns"):
+    with pytest.raises(DataError, match=r"'ratio' in bundle\.json is malformed: it has 1 columns"):
         store._rebuild(told, Target("binary", ("0", "1")))
