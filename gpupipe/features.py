@@ -26,7 +26,7 @@ TEXT_SHARE = 0.5
 REPEATED = 4
 """A whole number is a level too if its values have so many rows each, on average."""
 ENCODED = "encoded"
-"""What the name of such a number's second column ends with."""
+"""What the name of a column that is there a second time, encoded, ends with."""
 SPREAD = 1.5
 """A number is an amount that others are related to if its 95th percentile is so many times its
 5th: a ratio to one that hardly differs says what the other says alone."""
@@ -43,6 +43,18 @@ def repeated(features: Sequence[Feature], profile: Profile) -> list[str]:
         distinct = profile.distinct(f.name) if f.dtype == "int64" else None
         present = profile.rows - profile.missing(f.name)
         if distinct is not None and 2 < distinct <= present / REPEATED \
+                and f"{f.name}_{ENCODED}" not in names:
+            found.append(f.name)
+    return found
+
+
+def levelled(features: Sequence[Feature], profile: Profile) -> list[str]:
+    """The text columns of some few levels: of three and more, their means have an order."""
+    names = {f.name for f in features}
+    found = []
+    for f in features:
+        distinct = profile.distinct(f.name) if f.dtype == "string" else None
+        if distinct is not None and 2 < distinct <= ONE_HOT_LEVELS \
                 and f"{f.name}_{ENCODED}" not in names:
             found.append(f.name)
     return found
@@ -93,8 +105,8 @@ def default_steps(
 
     ``encoder`` is the step for text of few levels; auto: what suits the model. Where there is no
     target (not ``labelled``) many levels are counted instead of encoded by it. ``levels`` are
-    numbers whose values are encoded by the target as well (see `repeated`), ``ratios`` those of
-    which every two are divided (see `amounts`).
+    columns whose values are encoded by the target as well (see `repeated` and `levelled`),
+    ``ratios`` the numbers of which every two are divided (see `amounts`).
     """
     few: list[str] = []
     many: list[str] = []

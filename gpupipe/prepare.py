@@ -22,6 +22,7 @@ from gpupipe.features import (
     bind_features,
     default_notes,
     default_steps,
+    levelled,
     repeated,
     steps_of,
     varied,
@@ -73,13 +74,14 @@ class Binder:
     def graph(self, model: Model, choices: Mapping[str, Any] | None = None) -> Graph:
         """The graph of the features, with other parameters of steps where there are ``choices``:
         by ``step.parameter``; ``encoder`` is the default step for text of few levels, ``numbers``
-        what becomes of whole numbers that repeat (``auto``, or ``target_encode`` as well), and
-        ``ratios`` what of amounts (``none``, or the ratios of all ``pairs`` as well).
+        what becomes of whole numbers that repeat and ``text`` what of text of few levels (``auto``,
+        or ``target_encode`` as well), ``ratios`` what of amounts (``none``, or the ratios of all
+        ``pairs`` as well).
 
         ConfigError for choices that do not fit the steps.
         """
         choices = dict(choices or {})
-        plain = {"encoder": "auto", "numbers": "auto", "ratios": "none"}
+        plain = {"encoder": "auto", "numbers": "auto", "text": "auto", "ratios": "none"}
         chosen = {name: choices.pop(name, usual) for name, usual in plain.items()}
         for name, usual in plain.items():
             if self.own is not None and chosen[name] != usual:
@@ -89,7 +91,8 @@ class Binder:
         steps = self.own if self.own is not None else default_steps(
             self.features, self.profile, model.needs, chosen["encoder"],
             labelled=self.target.task != "unsupervised",
-            levels=self.repeated if chosen["numbers"] == "target_encode" else (),
+            levels=[*(self.repeated if chosen["numbers"] == "target_encode" else ()),
+                    *(self.levelled if chosen["text"] == "target_encode" else ())],
             ratios=self.amounts if chosen["ratios"] == "pairs" else ())
         return bind_features(self.config, self.features, varied(steps, choices), self.target,
                              self.profile.constant())
@@ -102,6 +105,12 @@ class Binder:
         return repeated(self.features, self.profile) if open_ else []
 
     @property
+    def levelled(self) -> list[str]:
+        """Text that could be encoded as well; none as above."""
+        open_ = self.own is None and self.target.task in TASKS
+        return levelled(self.features, self.profile) if open_ else []
+
+    @property
     def amounts(self) -> list[str]:
         """Numbers whose ratios could be features as well; none where the file has its own
         steps."""
@@ -110,10 +119,13 @@ class Binder:
     @property
     def opened(self) -> dict[str, str]:
         """Choices that this table opens: what a search tries there beside what is usual. Ratios
-        are tried for values alone: of two tables with classes, one was the worse for them."""
+        and encoded text are tried for values alone: of two tables with classes, one was the worse
+        for ratios."""
         found = {"numbers": "target_encode"} if self.repeated else {}
-        related = self.target.task == "regression" and self.amounts
-        return found | ({"ratios": "pairs"} if related else {})
+        if self.target.task == "regression":
+            found |= {"text": "target_encode"} if self.levelled else {}
+            found |= {"ratios": "pairs"} if self.amounts else {}
+        return found
 
     def candidate(self, model: Model, choices: Mapping[str, Any] | None = None) -> Candidate:
         """The model with its features, and with the selection that the file asks for.

@@ -32,11 +32,14 @@ are."""
 ENCODER = "encoder"
 ENCODERS = ("auto", "ordinal", "one_hot", "target_encode")
 NUMBERS = "numbers"
-NUMBERS_AS = ("auto", "target_encode")
+TEXT = "text"
+TAKEN_AS = ("auto", "target_encode")
 RATIOS = "ratios"
 RATIOS_OF = ("none", "pairs")
-DEFAULT_STEPS = {ENCODER: ENCODERS, NUMBERS: NUMBERS_AS, RATIOS: RATIOS_OF}
-"""Choices of the default steps, by name: what is usual, then the others."""
+OPENED: dict[str, tuple[str, ...]] = {NUMBERS: TAKEN_AS, TEXT: TAKEN_AS, RATIOS: RATIOS_OF}
+"""Choices of the default steps that a table may open: what is usual, then the others."""
+DEFAULT_STEPS = {ENCODER: ENCODERS, **OPENED}
+"""All choices of the default steps, by name."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,19 @@ class SearchSpace:
     def starts(self) -> list[dict[str, Any]]:
         """The points that are tried before others, each once: those nearest to the families'
         own, the first one of every family, then the second ones. Each family's first one comes
-        once more with every other value of a choice that the table has opened (numbers that
-        are encoded, ratios, losses of a target above 0)."""
+        once more with all other values at once of what the table has opened (numbers and text
+        that are encoded, ratios, losses of a target above 0). Alone each loss comes with its
+        family, and each choice of the steps, which is any family's, with one of them."""
+        began = [kind for kind in self.families if MODELS[kind].starts]
+        steps = _others({f"features.{n}": self.features.get(n) for n in OPENED})
         own = []
-        for kind, space in self.families.items():
+        for turn, kind in enumerate(began):
+            space = self.families[kind]
             points = [self.nearest(kind, start) for start in MODELS[kind].starts]
-            opened = {f"features.{n}": self.features.get(n) for n in (NUMBERS, RATIOS)} | {
-                f"{kind}.{n}": space.get(n) for n in MODELS[kind].of_positive}
-            points += [point | {name: _plain(value)} for name, where in opened.items()
-                       if isinstance(where, OneOf) for value in where.values[1:]
-                       for point in points[:1]]
+            losses = _others({f"{kind}.{n}": space.get(n) for n in MODELS[kind].of_positive})
+            at_once = {n: v for other in (*steps, *losses) for n, v in other.items()}
+            points += [points[0] | other
+                       for other in (*steps[turn::len(began)], *losses, at_once)]
             own.append(points)
         points = [p for turn in itertools.zip_longest(*own) for p in turn if p is not None]
         return [p for i, p in enumerate(points) if p not in points[:i]]
@@ -160,7 +166,7 @@ def space_of(
         except ConfigError as error:
             raise config.fault(("tune", "space", key), error.message, error.hint) from None
     for name in opened if config.tune.sampler != "grid" else ():
-        features.setdefault(name, OneOf(DEFAULT_STEPS[name]))
+        features.setdefault(name, OneOf(OPENED[name]))
     return SearchSpace(families, own, features)
 
 
@@ -301,6 +307,12 @@ def _ends(where: Range | OneOf) -> Sequence[Any]:
 
 def _whole(where: Range) -> bool:
     return isinstance(where.low, int) and isinstance(where.high, int)
+
+
+def _others(choices: Mapping[str, Range | OneOf | None]) -> list[dict[str, Any]]:
+    """Every value of some choices but the usual one, which comes first, by itself."""
+    return [{name: _plain(value)} for name, where in choices.items()
+            if isinstance(where, OneOf) for value in where.values[1:]]
 
 
 def _suggested(trial: Any, name: str, where: Range | OneOf) -> Any:

@@ -156,6 +156,27 @@ def test_starts_lie_in_the_space(kind):
         assert model_of(kind, space.suggest(optuna.trial.FixedTrial(point)).params)
 
 
+def test_what_a_table_opens_is_tried_alone_and_all_at_once():
+    tune = {"trials": 1, "models": ["linear", "xgboost", "lightgbm"]}
+    usual = {"features.numbers": "auto", "features.text": "auto", "features.ratios": "none"}
+    other = {"features.numbers": "target_encode", "features.text": "target_encode",
+             "features.ratios": "pairs"}
+    names = [n.removeprefix("features.") for n in other]
+    plain = space_of(config(tune), "regression").starts()
+    points = space_of(config(tune), "regression", names, positive=True).starts()
+    for kind, loss, alone in (("xgboost", "reg:tweedie", ["numbers", "ratios"]),
+                              ("lightgbm", "tweedie", ["text"])):
+        mine = [p for p in points if p["model"] == kind]
+        first, name = mine[0], f"{kind}.objective"
+        assert mine[:3] == [p | usual | {name: None} for p in plain if p["model"] == kind]
+        assert mine[3:] == [
+            *(first | {f"features.{n}": other[f"features.{n}"]} for n in alone),
+            first | {name: loss}, first | other | {name: loss}]
+    # What one table alone opens comes with every family.
+    points = space_of(config(tune), "binary", ("numbers",)).starts()
+    assert [p["features.numbers"] for p in points] == ["auto"] * 6 + ["target_encode"] * 2
+
+
 def test_starts_of_several_families_take_turns_and_none_comes_twice():
     tune = {"trials": 1, "models": ["xgboost", "linear", "lightgbm"]}
     points = space_of(config(tune), "binary").starts()
