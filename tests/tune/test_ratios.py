@@ -1,4 +1,5 @@
-"""Amounts: a search of values tries their ratios as well."""
+"""What a search of values tries beside the numbers and the text: ratios of amounts, levels by
+their mean."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ def blocks(n: int = 900, seed: int = 0) -> pa.Table:
 def searched(folder, *, target="value", table=None, space=None, features=None, trials=7):
     table = blocks() if table is None else table
     config = {
-        "data": {"source": "t.parquet", "target": target,
-                 "drop": ["serial", *({"value", "many"} - {target})]},
+        "data": {"source": "t.parquet", "target": target, "drop": sorted(
+            {"serial", "value", "many"} & set(table.column_names) - {target})},
         "split": {"holdout": 0, "folds": 3}, "ensemble": "none", "engine": {"workers": 1},
         "evaluate": {"baselines": [], "resamples": 10},
         "model": {"kind": "xgboost", "params": {"n_estimators": 12, "learning_rate": 0.3}},
@@ -77,3 +78,29 @@ def test_no_choice_where_the_file_has_steps_or_the_name_is_taken(tmp_path):
     table = blocks().append_column("rooms_per_households", pa.array(np.zeros(900)))
     taken = searched(tmp_path / "b", table=table, trials=2)
     assert "ratios" not in taken.chosen.found.space.features
+
+
+def graded(n: int = 900, seed: int = 0) -> pa.Table:
+    """``value`` rises with a ``grade``, whose names have another order; ``side`` has two."""
+    rng = np.random.default_rng(seed)
+    names = np.array([f"grade {c}" for c in "qwertyuiopasdfghjklz"])
+    grade = rng.integers(0, 20, n)
+    return pa.table({
+        "grade": names[grade], "side": np.array(["left", "right"])[rng.integers(0, 2, n)],
+        "size": rng.normal(size=n), "value": grade + 100 + rng.normal(size=n),
+        "many": (grade + 5 * rng.normal(size=n) > 10).astype(np.int64),
+    })
+
+
+def test_text_of_few_levels_is_taken_in_the_order_of_its_means_as_well(tmp_path):
+    found = searched(tmp_path / "a", table=graded()).chosen.found
+    assert set(found.space.features) == {"text"}, "there are no two amounts"
+    encoded = [t for t in found.trials if t.features.get("text") == "target_encode"]
+    assert encoded and found.best in encoded
+    names = [n for n, _ in feature_names(found.candidates[found.best.number].graph,
+                                         found.views[found.best.number][-1])]
+    assert names == ["grade", "grade_encoded", "side", "size"], "two levels have one order"
+    asis = searched(tmp_path / "b", table=graded(), space={"features.text": "auto"}).chosen.found
+    assert found.best.score > asis.best.score
+    classes = searched(tmp_path / "c", table=graded(), target="many", trials=2).chosen.found
+    assert "text" not in classes.space.features

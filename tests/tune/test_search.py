@@ -70,7 +70,7 @@ def test_losses_of_values_above_0_are_tried_where_all_are(least, tmp_path):
     amount = table["amount"].to_numpy()
     at = table.column_names.index("amount")
     table = table.set_column(at, "amount", pa.array(amount - amount.min() + least))
-    found = trained_on(table, searching("regression"), tmp_path).chosen.found
+    found = trained_on(table, searching("regression", tune={"trials": 12}), tmp_path).chosen.found
     tried = [t for t in found.trials if t.params.get("objective") == "reg:tweedie"]
     assert bool(tried) == (least > 0)
     for t in tried:
