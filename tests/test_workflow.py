@@ -138,7 +138,7 @@ def test_the_metrics_are_what_scikit_learn_finds_in_the_predictions(done):
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_predict_streams_and_keeps_order_and_keys(done, ending, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "BATCH_ROWS", 37)
+    monkeypatch.setattr(scoring.files, "BATCH_ROWS", 37)
     pq.write_table(KEYED, tmp_path / "new.parquet", row_group_size=50)
     told = scoring.predict(done.run, tmp_path / "new.parquet", tmp_path / f"out.{ending}")
     assert told["rows"] == 240
@@ -167,7 +167,7 @@ def test_predict_that_fails_leaves_the_old_file_as_it_was(done, tmp_path, monkey
         return original(*arguments)
 
     original = scoring.scored_table
-    monkeypatch.setattr(scoring, "scored_table", second_fails)
+    monkeypatch.setattr(scoring.files, "scored_table", second_fails)
     with pytest.raises(KeyboardInterrupt):
         scoring.predict(done.run, tmp_path / "new.parquet", tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "old"

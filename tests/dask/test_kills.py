@@ -23,6 +23,7 @@ from gpupipe import checkpoints, scoring, workflow
 from gpupipe.config import EngineConfig
 from gpupipe.engine.cluster import Cluster, local_cluster
 from gpupipe.engine.dask import DaskEngine
+from gpupipe.scoring import files
 from gpupipe.timings import Timings
 
 pytestmark = pytest.mark.long
@@ -187,13 +188,13 @@ def test_what_a_killed_worker_was_writing_is_not_among_the_predictions(
     config, uninterrupted, tmp_path, monkeypatch
 ):
     whole, _ = uninterrupted
-    score = scoring._ScorePart.__call__
+    score = files._ScorePart.__call__
 
-    def half(self: scoring._ScorePart, index: int) -> int:
+    def half(self: files._ScorePart, index: int) -> int:
         (self.folder / f".part-{index:05}.parquet.host.1.0.tmp").write_bytes(b"PAR1")
         return score(self, index)
 
-    monkeypatch.setattr(scoring._ScorePart, "__call__", half)
+    monkeypatch.setattr(files._ScorePart, "__call__", half)
     scoring.predict(whole.bundle, config["data"]["source"], tmp_path / "scores")
     assert {p.suffix for p in (tmp_path / "scores").iterdir()} == {".parquet"}
     assert [p.name for p in tmp_path.iterdir()] == ["scores"]
