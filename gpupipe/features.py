@@ -62,17 +62,19 @@ def levelled(features: Sequence[Feature], profile: Profile) -> list[str]:
 
 def amounts(features: Sequence[Feature], profile: Profile) -> list[str]:
     """The numbers whose ratios may say more than they do: sizes, counts, prices; never below 0,
-    and spread. None where there is one alone, too many, or a column is called like a ratio."""
-    found = []
+    and spread. None where there is one alone, too many, or a name would be there twice."""
+    found: list[str] = []
     for f in features:
-        if f.dtype not in ("float64", "float32", "int64") or f.name in profile.constant():
+        if f.dtype not in ("float64", "float32", "int64") or profile.distinct(f.name) == 2:
             continue
         low, histogram = profile.of(f.name, Extremes()).low[0], profile.of(f.name, Histogram())
-        if low >= 0 and histogram.quantile(0.95) >= SPREAD * histogram.quantile(0.05):
+        high = histogram.quantile(0.95)
+        if low >= 0 and high > 0 and high >= SPREAD * histogram.quantile(0.05):
             found.append(f.name)
-    names = {f.name for f in features}
-    named = any(ratio_name(a, b) in names for a, b in combinations(found, 2))
-    return [] if named or not 1 < len(found) <= MOST_AMOUNTS else found
+        if len(found) > MOST_AMOUNTS:
+            return []
+    names = [*(f.name for f in features), *(ratio_name(a, b) for a, b in combinations(found, 2))]
+    return found if len(found) > 1 and len(set(names)) == len(names) else []
 
 
 def steps_of(config: PipelineConfig) -> list[Step] | None:

@@ -14,6 +14,7 @@ from gpupipe.prepare import Prepared
 from gpupipe.steps.graph import Graph, feature_names, levels
 from gpupipe.steps.scan import Unscanned, learn
 from gpupipe.training import TOLERANCE, manner
+from gpupipe.tune import graphs_of
 from gpupipe.tune.space import families_of
 
 
@@ -127,6 +128,7 @@ def plan_of(ready: Prepared, choice: Choice) -> Plan:
     graph = ready.graphs[0]
     there = choice.workers if choice.remote else 0
     stages, width = saved_stages(ready, there)
+    width = max(width, *(len(g.outputs) for g in graphs_of(ready)), 0)
     return make_plan(choice, graph, ready.profile.rows, len(ready.reader.dataset.schema.fields),
                      len(ready.split.folds), ready.layout(width, there or None), stages,
                      search_of(ready.config, ready.target.task))

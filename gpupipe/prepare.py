@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from gpupipe.checkpoints import NOWHERE, Checkpoints, digest
@@ -97,20 +98,20 @@ class Binder:
         return bind_features(self.config, self.features, varied(steps, choices), self.target,
                              self.profile.constant())
 
-    @property
+    @cached_property
     def repeated(self) -> list[str]:
         """Whole numbers that could be levels as well; none where the file has its own steps, or
         the target has no mean."""
         open_ = self.own is None and self.target.task in TASKS
         return repeated(self.features, self.profile) if open_ else []
 
-    @property
+    @cached_property
     def levelled(self) -> list[str]:
         """Text that could be encoded as well; none as above."""
         open_ = self.own is None and self.target.task in TASKS
         return levelled(self.features, self.profile) if open_ else []
 
-    @property
+    @cached_property
     def amounts(self) -> list[str]:
         """Numbers whose ratios could be features as well; none where the file has its own
         steps."""
@@ -121,6 +122,8 @@ class Binder:
         """Choices that this table opens: what a search tries there beside what is usual. Ratios
         and encoded text are tried for values alone: of two tables with classes, one was the worse
         for ratios."""
+        if not self.config.tune.wanted or self.config.tune.sampler == "grid":
+            return {}  # families as they are, or the points that the file lists
         found = {"numbers": "target_encode"} if self.repeated else {}
         if self.target.task == "regression":
             found |= {"text": "target_encode"} if self.levelled else {}

@@ -42,7 +42,7 @@ from gpupipe.steps.passes import stage
 from gpupipe.steps.profile import Profile
 from gpupipe.steps.scan import Knowledge, Rowed, learn
 from gpupipe.timings import Timings
-from gpupipe.tune import Chosen, choose, graphs_of
+from gpupipe.tune import Chosen, choose, graphs_of, searches
 from gpupipe.tune.ensemble import Ensemble, columns_of, fitted_ensemble, united
 from gpupipe.tune.workshop import Truth
 
@@ -163,20 +163,24 @@ def train(
     does not fit into memory goes to files under ``scratch``, or the system's temporary folder.
     """
     timings = timings or Timings()
-    searching = config.tune.wanted or config.ensemble.kind in ("blend", "stack")
+    searching = searches(config)
     ready = prepare(config, dataset, engine, progress=progress, baselines=baselines,
                     timings=timings, checkpoints=checkpoints)
     with timings.stage("look for leaks"):
         findings = checked(ready)
     with timings.stage("learn the steps", dataset.rows):
         # Of a search the steps of all its families learn with the others: in the same scans.
+        searched = graphs_of(ready)
         fitted, knowledge = learn(
-            [*ready.graphs, *(graphs_of(ready) if searching else ())], ready.views, ready.rowed,
-            ready.profile.states, progress, ready.checkpoints,
+            [*ready.graphs, *searched], ready.views, ready.rowed, ready.profile.states, progress,
+            ready.checkpoints,
             knowledge=Knowledge(ready.profile.states) if searching else None)
+        # The matrices of baselines are small; of all that is searched, the widest has to fit.
+        width = max(len(feature_names(graph, own[0])) for graph, own in zip(
+            [ready.graphs[0], *searched], [fitted[0], *fitted[len(ready.graphs):]], strict=True))
         fitted = fitted[: len(ready.graphs)]
     learned = fingerprint(ready.profile, ready.split, ready.rowed.rows, ready.graphs, fitted)
-    layout = ready.layout(len(feature_names(ready.graphs[0], fitted[0][0])))
+    layout = ready.layout(width)
     check_fits(layout)
     if not layout.keep:
         ready.reader.keep_only(())

@@ -234,6 +234,9 @@ def _rebuild(description: dict[str, Any], target: Target) -> tuple[Graph, Fitted
         f = Feature(feature["name"], feature["dtype"], feature["categorical"])
         if reference[0] == "raw":
             return Node(Feature(reference[1], f.dtype, f.categorical))
+        if not 0 <= reference[1] < len(made):
+            raise DataError(f"bundle.json makes {f.name!r} of step {reference[1]}, which does not "
+                            "come before it")
         return Node(f, made[reference[1]], reference[2])
 
     for item in description["steps"]:

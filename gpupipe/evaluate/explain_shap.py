@@ -41,7 +41,8 @@ def summary(
     ----------
     values : float64 ``[n, features]`` or ``[n, features, outputs]``.
     features : the features' own values, ``[n, features]``, NaN for missing.
-    names, owner, categorical : of the features: name, source column, whether they are codes.
+    names, owner, categorical : of the features: name, source column (or columns, in one text),
+        whether they are codes.
     whole, columns : what the source columns add, ``[n, columns, ...]``, and their names.
 
     Returns

@@ -71,7 +71,8 @@ class Matrix:
     weight : float64 ``[n]`` or None.
     names : of the features, ``[features]``.
     categorical : which features are unordered codes, ``[features]``.
-    origins : the source columns that features were made of, ``[features]``, where they are known.
+    origins : the source columns that features were made of, ``[features]``, where they are known;
+        of what was made of several, its own name.
     parts : the encoded feature that each one is part of, ``[features]``, where it is known: the
         levels of a one-hot are parts of one.
     bucket : the split's bucket of each row, ``[n]``, where it is known: rows of one bucket belong

@@ -1,6 +1,7 @@
 """Constraints on trees by name: directions that the prediction may take, features that may meet.
 
-A name is a feature's, or that of the source column that features were made of.
+A name is a feature's, or that of the source column that features were made of; what was made of
+several columns goes by its own name.
 """
 
 from __future__ import annotations

@@ -123,23 +123,26 @@ def _apply(
         if node.feature.name in result:
             raise ConfigError(
                 f"step {step.name!r} makes a second column named {node.feature.name!r}",
-                hint="rename the source column, or drop one of the two",
+                hint="name every two columns once, or rename the column that is called so"
+                if node.made_by is not None and node.made_by.others else
+                "rename the source column, or drop one of the two",
             )
         result[node.feature.name] = node
 
-    combined = step.combined([f for f in chosen if f.dtype in step.accepts])
-    for name, node in current.items():
-        f = node.feature
-        if name in names and f.dtype not in step.accepts and not whole:
+    for f in chosen:
+        if f.dtype not in step.accepts and not whole:
             why = (
                 "it was one-hot encoded by an earlier step" if f.dtype == "block"
                 else f"it is {f.dtype}"
             )
             raise ConfigError(
-                f"step {step.name!r} cannot take column {name!r}: {why}, expected "
+                f"step {step.name!r} cannot take column {f.name!r}: {why}, expected "
                 f"{' or '.join(step.accepts)}",
                 hint="select other columns, or cast this one before this step",
             )
+    combined = step.combined([f for f in chosen if f.dtype in step.accepts])
+    for name, node in current.items():
+        f = node.feature
         structural = getattr(step, "keeps", None)
         if structural is not None:
             if structural(name, name in names, node.made_by is None and name in constant):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from gpupipe.steps.base import NUMERIC, Combination, Feature, Step, register
+from gpupipe.errors import ConfigError
+from gpupipe.steps.base import NUMERIC, ROLES, Combination, Feature, Step, register
 
 
 def ratio_name(a: str, b: str) -> str:
@@ -26,5 +27,11 @@ class Ratio(Step):
     columns: str | tuple[str, ...] = "numeric"
 
     def combined(self, features: Sequence[Feature]) -> Sequence[tuple[Combination, Feature]]:
+        asked = [self.columns] if isinstance(self.columns, str) else self.columns
+        if len(features) < 2 and not {*asked} & {*ROLES, *ROLES["all"]}:
+            raise ConfigError(
+                f"step 'ratio' takes two columns or more, and {', '.join(map(repr, asked))} "
+                f"selects {features[0].name!r} alone", hint="name another column, or leave the "
+                "step out")
         return [((a, b), Feature(ratio_name(a.name, b.name), "float64"))
                 for a, b in combinations(features, 2)]

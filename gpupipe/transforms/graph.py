@@ -67,7 +67,7 @@ class Bound:
 
     @cached_property
     def key(self) -> str:
-        return f"{'&'.join(node.key for node in self.inputs)}|{self.step.key}"
+        return f"{_together([node.key for node in self.inputs])}|{self.step.key}"
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,18 @@ class Node:
 
     @property
     def origin(self) -> str:
-        """The source column that this one comes from; its own name where there are several."""
-        return self.raws[0] if len(self.raws) == 1 else self.feature.name
+        """The source column that this one comes from; where a step on several columns made it,
+        or what it was made of, the name that it had then."""
+        if self.made_by is None or self.made_by.others:
+            return self.feature.name
+        return self.made_by.input.origin
+
+
+def _together(keys: list[str]) -> str:
+    """One key of several: their hash, lest keys double in length wherever columns meet."""
+    if len(keys) == 1:
+        return keys[0]
+    return hashlib.sha256("&".join(keys).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -153,7 +163,8 @@ class Fitted:
         known = self._identity.get(bound.key)
         if known is None:
             digest = params_digest(self.params[bound.key])
-            text = f"{'&'.join(map(self.identity, bound.inputs))}|{bound.key}|{digest}"
+            inputs = _together([self.identity(node) for node in bound.inputs])
+            text = f"{inputs}|{bound.key}|{digest}"
             known = hashlib.sha256(text.encode()).hexdigest()
             self._identity[bound.key] = known
         return known
@@ -217,8 +228,8 @@ def feature_names(graph: Graph, fitted: Fitted) -> list[tuple[str, bool]]:
 
 
 def feature_origins(graph: Graph, fitted: Fitted) -> tuple[str, ...]:
-    """The source column that each column of the matrix was made of, in order; of one that was
-    made of several, the feature itself."""
+    """The source column that each column of the matrix was made of, in order; where it was made
+    of several, the feature that they became."""
     return tuple(node.origin for node in _nodes(graph, fitted))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gpupipe.checkpoints import NOWHERE, Checkpoints
+from gpupipe.config import PipelineConfig
 from gpupipe.engine.memory import Layout
 from gpupipe.folds import Trainer
 from gpupipe.models import model_of
@@ -45,9 +46,16 @@ class Chosen:
         return {**self.found.to_json(), "ensemble": tried}
 
 
+def searches(config: PipelineConfig) -> bool:
+    """Whether the model is searched for, or made of several families."""
+    return config.tune.wanted or config.ensemble.kind in ("blend", "stack")
+
+
 def graphs_of(ready: Prepared) -> list[Graph]:
     """The features of every family that a search will look at, as they are without it; and with
-    what it will try because the table opens it."""
+    what it will try because the table opens it. None where nothing is searched."""
+    if not searches(ready.config):
+        return []
     kinds = families_of(ready.config, ready.target.task)  # type: ignore[arg-type]
     models = [model_of(kind, {}) for kind in kinds]
     choices = [{}, ready.binder.opened] if ready.binder.opened else [{}]

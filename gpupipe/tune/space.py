@@ -165,7 +165,7 @@ def space_of(
                 _place(key, given, families, features)
         except ConfigError as error:
             raise config.fault(("tune", "space", key), error.message, error.hint) from None
-    for name in opened if config.tune.sampler != "grid" else ():
+    for name in opened:
         features.setdefault(name, OneOf(OPENED[name]))
     return SearchSpace(families, own, features)
 

@@ -15,7 +15,7 @@ from gpupipe.bundle import store
 from gpupipe.bundle.contributions import by_column, column_contributions, owners
 from gpupipe.errors import ConfigError, DataError
 from gpupipe.steps import Feature, Target
-from gpupipe.steps.graph import Fitted, bind, levels
+from gpupipe.steps.graph import Bound, Fitted, Node, bind, levels
 from gpupipe.transforms.pairs import LARGEST
 
 FEATURES = [Feature("a", "float64"), Feature("b", "int64"), Feature("c", "float32")]
@@ -53,8 +53,27 @@ def test_every_two_columns_in_the_tables_order():
     assert [n.origin for n in graph.outputs] == [
         "a", "b", "c", "a_per_b", "a_per_c", "b_per_c"], "a ratio belongs to no column"
     assert graph.stages[0][1:] == (("a", "b", "c"), ("a_per_b", "a_per_c", "b_per_c"))
-    alone = bind(FEATURES, [make("ratio", columns="a")], BINARY)
-    assert [n.feature.name for n in alone.outputs] == ["a", "b", "c"]
+    alone = bind(FEATURES[:1], [make("ratio")], BINARY)
+    assert [n.feature.name for n in alone.outputs] == ["a"], "a role may select one, or none"
+    for one in ("a", ["a*"]):
+        with pytest.raises(ConfigError, match=r"takes two columns or more, and .* selects 'a' al"):
+            bind(FEATURES, [make("ratio", columns=one)], BINARY)
+
+
+def test_what_is_made_of_a_ratio_belongs_to_it():
+    steps = [make("ratio", columns=["a", "b"]),
+             make("impute", columns="a_per_b", indicator=True)]
+    graph = bind(FEATURES, steps, BINARY)
+    assert {n.feature.name: n.origin for n in graph.outputs} == {
+        "a": "a", "b": "b", "c": "c", "a_per_b": "a_per_b", "a_per_b_missing": "a_per_b"}
+
+
+def test_a_key_stays_short_where_columns_meet_again_and_again():
+    node = Node(Feature("a", "float64"))
+    for _ in range(60):
+        node = Node(Feature("r", "float64"), Bound(make("ratio"), node, (node,)))
+    assert len(node.key) < 1_000
+    assert node.raws == ("a",)
 
 
 def test_a_scan_waits_for_both_columns():
@@ -69,6 +88,10 @@ def test_a_name_that_is_taken_is_refused():
     taken = [*FEATURES, Feature("a_per_b", "float64")]
     with pytest.raises(ConfigError, match="step 'ratio' makes a second column named 'a_per_b'"):
         bind(taken, [make("ratio", columns=["a", "b"])], BINARY)
+    with pytest.raises(ConfigError, match="'a_per_b'") as twice:
+        bind(FEATURES, [make("ratio", columns=["a", "b"]), make("ratio", columns=["a", "b", "c"])],
+             BINARY)
+    assert "name every two columns once" in twice.value.hint
     with pytest.raises(ConfigError, match="step 'ratio' cannot take column 's'"):
         bind([*FEATURES, Feature("s", "string")], [make("ratio", columns=["a", "s"])], BINARY)
 
@@ -94,6 +117,11 @@ def test_a_bundle_whose_ratio_has_one_column_is_refused(tmp_path):
     told = store._describe(graph, fitted)
     again, _ = store._rebuild(told, Target("binary", ("0", "1")))
     assert [n.key for n in again.outputs] == [n.key for n in graph.outputs]
+    for nowhere in (-1, 0, 7):
+        odd = {**told["steps"][0], "others": [
+            {"from": ["step", nowhere, 0], **told["steps"][0]["input_feature"]}]}
+        with pytest.raises(DataError, match=rf"of step {nowhere}, which does not come before it"):
+            store._rebuild({**told, "steps": [odd]}, Target("binary", ("0", "1")))
     del told["steps"][0]["others"]
     with pytest.raises(DataError, match=r"'ratio' in bundle\.json is malformed: it has 1 columns"):
         store._rebuild(told, Target("binary", ("0", "1")))

@@ -6,9 +6,14 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from common.harness import Sample
 from common.quick import trained_on
 
+from gpupipe.engine.memory import Layout
+from gpupipe.features import amounts
+from gpupipe.prepare import Prepared
 from gpupipe.steps.graph import feature_names
+from gpupipe.steps.profile import take_profile
 
 pytestmark = pytest.mark.long
 
@@ -60,6 +65,18 @@ def test_a_search_of_values_tries_them_and_finds_what_they_say(tmp_path):
     assert none.knowledge.scans == trained.knowledge.scans, "the choice cost no scan"
 
 
+def test_memory_is_laid_out_for_the_widest_matrix_of_a_search(tmp_path, monkeypatch):
+    widths, layout = [], Prepared.layout
+
+    def seen(self: Prepared, width: int, processes: int | None = None) -> Layout:
+        widths.append(width)
+        return layout(self, width, processes)
+
+    monkeypatch.setattr(Prepared, "layout", seen)
+    searched(tmp_path / "a", trials=2)
+    assert widths == [5], "four columns, and a ratio"
+
+
 def test_of_classes_they_are_tried_where_the_file_says_so(tmp_path):
     usual = searched(tmp_path / "a", target="many", trials=2)
     assert "ratios" not in usual.chosen.found.space.features
@@ -78,6 +95,27 @@ def test_no_choice_where_the_file_has_steps_or_the_name_is_taken(tmp_path):
     table = blocks().append_column("rooms_per_households", pa.array(np.zeros(900)))
     taken = searched(tmp_path / "b", table=table, trials=2)
     assert "ratios" not in taken.chosen.found.space.features
+
+
+def of(**columns: pa.Array) -> list[str]:
+    """The amounts among some columns."""
+    sample = Sample(pa.table(columns), np.zeros(60, np.int64), np.zeros(60, np.uint8), 1)
+    return amounts(sample.features, take_profile(sample.rowed().reader, target=None))
+
+
+def test_which_numbers_are_amounts():
+    rng = np.random.default_rng(0)
+    sizes = {name: rng.uniform(1, 9, 60) for name in "abcdefghi"}
+    plain = {"zeros": np.append(np.zeros(58), [3.0, 4.0]), "flag": rng.integers(0, 2, 60),
+             "same": np.full(60, 2.5), "narrow": rng.uniform(60, 65, 60), "text": ["x"] * 60,
+             "debt": rng.uniform(-1, 9, 60)}
+    assert of(**plain, a=sizes["a"]) == [], "of one alone there is no ratio"
+    assert of(**plain, a=sizes["a"], b=sizes["b"]) == ["a", "b"]
+    assert of(**{n: sizes[n] for n in "abcdefgh"}) == list("abcdefgh")
+    assert of(**sizes) == [], "of nine there would be 36"
+    assert of(a=sizes["a"], b=sizes["b"], a_per_b=plain["text"]) == []
+    twice = dict(zip(("cost", "km_per_hour", "cost_per_km", "hour"), sizes.values(), strict=False))
+    assert of(**twice) == [], "cost_per_km_per_hour would be there twice"
 
 
 def graded(n: int = 900, seed: int = 0) -> pa.Table:
