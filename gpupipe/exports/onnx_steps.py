@@ -49,20 +49,27 @@ def features(build: Builder, graph: Graph, fitted: Fitted) -> str:
                 f"{bound.column!r}); it has of {', '.join(sorted(STEPS))}",
                 hint="export with --format mlflow, which takes every bundle, or drop the column")
         made[bound.key] = STEPS[name](build, bound, fitted.params[bound.key],
-                                      *(_of(node, made) for node in bound.inputs))
+                                      *(_of(build, node, made) for node in bound.inputs))
     parts = []
     for node in graph.outputs:
         if node.feature.dtype == "string":
             raise ConfigError(f"the text {node.feature.name!r} is a feature itself: ONNX trees "
                               "take numbers", hint="encode it: one_hot, ordinal, target_encode")
-        value = _of(node, made)
+        value = _of(build, node, made)
         value = value if node.feature.dtype == "block" else finite(build, value)
         parts.append(build.cast(value, "FLOAT"))
     return build.op("Concat", *parts, axis=1)
 
 
-def _of(node: Node, made: dict[str, tuple[str, ...]]) -> str:
-    return node.feature.name if node.made_by is None else made[node.made_by.key][node.slot]
+def _of(build: Builder, node: Node, made: dict[str, tuple[str, ...]]) -> str:
+    """A node's value. A float32 column, which comes as doubles, is rounded as a bundle does."""
+    if node.made_by is not None:
+        return made[node.made_by.key][node.slot]
+    if node.feature.dtype != "float32":
+        return node.feature.name
+    if node.key not in made:
+        made[node.key] = (build.cast(build.cast(node.feature.name, "FLOAT"), "DOUBLE"),)
+    return made[node.key][0]
 
 
 def finite(build: Builder, value: str) -> str:

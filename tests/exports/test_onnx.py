@@ -101,6 +101,19 @@ def agree(bundle: Bundle, folder: Path, table: pa.Table) -> float:
     return float(off.max())
 
 
+def test_a_float32_column_is_rounded_to_one_first(tmp_path):
+    """Doubles that lie between two float32 are cut where a bundle cuts them."""
+    table = small_table(400, seed=1)
+    features = [{"scale": {"columns": ["narrow"], "method": "min_max"}},
+                {"bin": {"columns": ["narrow"], "bins": 200}}, {"drop": {"columns": ["s", "t"]}}]
+    bundle = bundle_of(tmp_path, table, settings("regression", features=features))
+    narrow = table["narrow"].combine_chunks().cast(pa.float64()).to_numpy(zero_copy_only=False)
+    nearly = pa.array(narrow * (1 + 2e-8), pa.float64(), from_pandas=True)
+    doubles = table.set_column(table.column_names.index("narrow"), "narrow", nearly)
+    found = scored(bundle, tmp_path, doubles)["prediction"][:, 0]
+    np.testing.assert_allclose(found, bundle.scores(table), rtol=TOLERANCE, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 @pytest.mark.parametrize("case", CASES)
 def test_scores_are_those_of_the_bundle(case, task, tmp_path):
