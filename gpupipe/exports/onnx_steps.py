@@ -28,6 +28,8 @@ from gpupipe.transforms.structure import PARTS, PERIODS
 
 MISSING = "<missing>"
 """The text that stands for a missing one: ONNX knows no null."""
+MOST_FLOATS = 4_096
+"""The most levels that numbers with fractions may have."""
 EXACT = 1 << 53
 """Whole numbers come as doubles, which hold no larger ones exactly."""
 Give = Callable[..., tuple[str, ...]]
@@ -212,6 +214,8 @@ def _codes(build: Builder, levels: pa.Array, dtype: str, value: str) -> str:
                               "an ONNX model", hint="rename the level in the data")
         return build.op("LabelEncoder", flat, domain=ML, keys_strings=[*known, MISSING],
                         values_int64s=list(range(count + 1)), default_int64=count + 1)
+    if dtype.startswith("float"):
+        return _codes_of_floats(build, known, value)
     if any(abs(int(level)) > EXACT for level in known):
         raise ConfigError("a level is a whole number above 2^53, which a double does not hold",
                           hint="keep such codes as text: data.types: {COLUMN: string}")
@@ -224,6 +228,27 @@ def _codes(build: Builder, levels: pa.Array, dtype: str, value: str) -> str:
         found = build.op("Add", build.op("Sub", whole, whole),
                          build.constant(count + 1, np.int64))
     return build.where(missing, build.constant(count, np.int64), found)
+
+
+def _codes_of_floats(build: Builder, known: list[float], value: str) -> str:
+    """The same of numbers with fractions: each row is held against every level."""
+    count = len(known)
+    if count > MOST_FLOATS:
+        raise ConfigError(f"a column of numbers has {count:,} levels, and an ONNX model holds each "
+                          f"row against all of them: {MOST_FLOATS:,} at most",
+                          hint="round or bin the numbers before they are taken as levels")
+    value = build.op("Reshape", finite(build, value), build.constant([-1, 1], np.int64))
+    missing = build.op("IsNaN", value)
+    # Which level it is, from 1, for one at most is equal; 0 for none. NaN is equal to nothing.
+    levels = build.constant(np.array([[*known, np.nan]], np.float64))
+    same = build.cast(build.op("Equal", value, levels), "DOUBLE")
+    place = build.op("Mul", same, build.constant(np.arange(1.0, count + 2)[None]))
+    place = build.op("ReduceSum", place, build.constant([1], np.int64), keepdims=1)
+    none = build.op("Equal", place, _number(build, 0.0))
+    found = build.where(none, _number(build, count + 1.0),
+                        build.op("Sub", place, _number(build, 1.0)))
+    found = build.where(missing, _number(build, float(count)), found)
+    return build.cast(build.op("Reshape", found, build.constant([-1], np.int64)), "INT64")
 
 
 def _unknown(levels: pa.Array, dtype: str) -> Any:

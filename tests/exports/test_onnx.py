@@ -37,6 +37,12 @@ NUMBERS = [*STEPS[2:3], {"impute": {"columns": ["narrow", "i"]}}, *STEPS[8:9], S
 PARTS = ["year", "quarter", "month", "day", "day_of_week", "day_of_year", "hour", "minute",
          "second", "timestamp"]
 CASES = {
+    "levels of numbers": {"features": [
+        {"target_encode": {"columns": ["f", "b"]}}, {"count": {"columns": ["narrow"]}},
+        {"one_hot": {"columns": ["i"], "max_levels": 3}}, {"drop": {"columns": ["s", "t"]}}]},
+    "numbers without a level": {"features": [
+        {"one_hot": {"columns": ["f", "i"], "min_frequency": 400}},
+        {"drop": {"columns": ["s", "t"]}}]},
     "by default": {"split": {"holdout": 0.25, "folds": 0},
                    "data": {"drop": ["kind", "amount", "t"]}},
     "every step": {"features": STEPS}, "ordinal": {"features": [
@@ -102,10 +108,10 @@ def agree(bundle: Bundle, folder: Path, table: pa.Table) -> float:
 
 
 def test_a_float32_column_is_rounded_to_one_first(tmp_path):
-    """Doubles that lie between two float32 are cut where a bundle cuts them."""
+    """Doubles that lie between two float32 are the level that a bundle takes them for."""
     table = small_table(400, seed=1)
-    features = [{"scale": {"columns": ["narrow"], "method": "min_max"}},
-                {"bin": {"columns": ["narrow"], "bins": 200}}, {"drop": {"columns": ["s", "t"]}}]
+    features = [{"select": {"columns": ["narrow"]}},
+                {"target_encode": {"columns": ["narrow"], "smooth": 0}}]
     bundle = bundle_of(tmp_path, table, settings("regression", features=features))
     narrow = table["narrow"].combine_chunks().cast(pa.float64()).to_numpy(zero_copy_only=False)
     nearly = pa.array(narrow * (1 + 2e-8), pa.float64(), from_pandas=True)
