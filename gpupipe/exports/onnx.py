@@ -19,6 +19,7 @@ import numpy as np
 from gpupipe.bundle.scoring import Bundle
 from gpupipe.errors import ConfigError
 from gpupipe.exports.graph import ML, Builder
+from gpupipe.exports.onnx_check import check
 from gpupipe.exports.onnx_steps import MISSING, features
 from gpupipe.exports.plain import plain_model, unknown_model
 from gpupipe.models.forests import Forest
@@ -29,8 +30,10 @@ from gpupipe.scorer.links import IDENTITY, LOGARITHMIC, LOGISTIC, margins_of
 
 
 def write(bundle: Bundle, folder: Path) -> list[str]:
-    """Write ``model.onnx`` into a folder that is there."""
+    """Write ``model.onnx`` into a folder that is there, once it scores as the bundle does."""
     content, notes = built(bundle)
+    model, _, _ = plain_model(bundle, "ONNX")
+    check(bundle, content, getattr(model, "rounds", None) or 0)
     (folder / "model.onnx").write_bytes(content)
     return notes
 

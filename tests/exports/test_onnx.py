@@ -13,8 +13,8 @@ from common.quick import settings, small_table, trained_on, write_bundle
 
 import gpupipe
 from gpupipe.bundle.scoring import Bundle
-from gpupipe.errors import ConfigError
-from gpupipe.exports import export
+from gpupipe.errors import ConfigError, DataError
+from gpupipe.exports import export, onnx_steps
 from gpupipe.exports.onnx_steps import MISSING
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -105,6 +105,19 @@ def agree(bundle: Bundle, folder: Path, table: pa.Table) -> float:
     clear = np.abs(wide - bundle.threshold).min(axis=1) > TOLERANCE
     assert (found["prediction"] == bundle.labels(scores))[clear].all()
     return float(off.max())
+
+
+def test_a_model_that_scores_otherwise_is_not_written(tmp_path, monkeypatch):
+    bundle = bundle_of(tmp_path, small_table(400, seed=1), settings(features=[
+        {"select": {"columns": ["f"]}}, {"scale": {"columns": ["f"]}}]))
+
+    def off(build, bound, params, value):
+        return onnx_steps.scale(build, bound, {**params, "centre": params["centre"] + 1}, value)
+
+    monkeypatch.setitem(onnx_steps.STEPS, "scale", off)
+    with pytest.raises(DataError, match=r"the ONNX model scores row \d+ of the bundle's golden"):
+        export(bundle, "onnx", tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
 
 
 def test_a_float32_column_is_rounded_to_one_first(tmp_path):
