@@ -160,6 +160,7 @@ def test_every_verb_has_help_with_an_example(capfd):
 
 @pytest.mark.parametrize(("arguments", "code", "message", "hint"), [
     (["rnu"], 2, "No such command 'rnu'", "run"),
+    (["export", "runs/latest"], 2, "No such command 'export'", "did you mean 'models export'?"),
     (["run", "--jsn"], 2, "No such option", "--json"),
     (["predict"], 2, "Missing argument", "--help"),
     (["init", "nowhere.csv", "--target", "y", "--output", "p.yaml"], 3, "no such file", None),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -143,7 +144,19 @@ def _usage(error: BaseException) -> ConfigError:
         message, _, rest = message.partition(near[0])
         hint = (near[0] + rest).replace("(Possible options:", "did you mean")
         hint = hint[0].lower() + hint[1:].rstrip(")?") + "?"
+    inside = _inside(context, message) if context else None
+    if inside:
+        hint = f"did you mean {inside!r}?"
     return ConfigError(message.strip().rstrip("."), hint=hint)
+
+
+def _inside(context: Any, message: str) -> str | None:
+    """The command of that very name in a group, where one was asked for outside."""
+    name = re.search(r"No such command '([^']+)'", message)
+    for group, command in getattr(context.command, "commands", {}).items() if name else ():
+        if name[1] in getattr(command, "commands", {}):
+            return f"{group} {name[1]}"
+    return None
 
 
 def _print_error(fault: GpupipeError) -> None:
