@@ -153,10 +153,11 @@ def _usage(error: BaseException) -> ConfigError:
 def _inside(context: Any, message: str) -> str | None:
     """The command of that very name in a group, where one was asked for outside."""
     name = re.search(r"No such command '([^']+)'", message)
-    for group, command in getattr(context.command, "commands", {}).items() if name else ():
-        if name[1] in getattr(command, "commands", {}):
-            return f"{group} {name[1]}"
-    return None
+    if name is None:
+        return None
+    groups: Mapping[str, Any] = getattr(context.command, "commands", {})
+    return next((f"{group} {name[1]}" for group, command in groups.items()
+                 if name[1] in getattr(command, "commands", {})), None)
 
 
 def _print_error(fault: GpupipeError) -> None:
