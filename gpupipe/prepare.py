@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from gpupipe.checkpoints import NOWHERE, Checkpoints, digest
 from gpupipe.config import PipelineConfig
@@ -29,7 +29,7 @@ from gpupipe.features import (
     varied,
 )
 from gpupipe.models import Model, model_of
-from gpupipe.models.base import TASKS, check_task
+from gpupipe.models.base import TASKS, Needs, check_task
 from gpupipe.models.quantiles import quantiles_for
 from gpupipe.outcomes import check_special, special_task
 from gpupipe.rows import (
@@ -81,7 +81,10 @@ class Binder:
 
         ConfigError for choices that do not fit the steps.
         """
-        choices = dict(choices or {})
+        return self._graph(model.needs, choices or {})
+
+    def _graph(self, needs: Needs, given: Mapping[str, Any]) -> Graph:
+        choices = dict(given)
         plain = {"encoder": "auto", "numbers": "auto", "text": "auto", "ratios": "none"}
         chosen = {name: choices.pop(name, usual) for name, usual in plain.items()}
         for name, usual in plain.items():
@@ -90,7 +93,7 @@ class Binder:
                     f"features.{name} is about the default steps; this file has its own",
                     hint="vary features.<step>.<parameter>")
         steps = self.own if self.own is not None else default_steps(
-            self.features, self.profile, model.needs, chosen["encoder"],
+            self.features, self.profile, needs, chosen["encoder"],
             labelled=self.target.task != "unsupervised",
             levels=[*(self.repeated if chosen["numbers"] == "target_encode" else ()),
                     *(self.levelled if chosen["text"] == "target_encode" else ())],
@@ -117,7 +120,7 @@ class Binder:
         steps."""
         return amounts(self.features, self.profile) if self.own is None else []
 
-    @property
+    @cached_property
     def opened(self) -> dict[str, str]:
         """Choices that this table opens: what a search tries there beside what is usual. Ratios
         and encoded text are tried for values alone: of two tables with classes, one was the worse
@@ -128,6 +131,11 @@ class Binder:
         if self.target.task == "regression":
             found |= {"text": "target_encode"} if self.levelled else {}
             found |= {"ratios": "pairs"} if self.amounts else {}
+        try:
+            for needs in get_args(Needs) if found else ():
+                self._graph(needs, found)
+        except ConfigError:
+            return {}  # a column is called as one of those that it would add
         return found
 
     def candidate(self, model: Model, choices: Mapping[str, Any] | None = None) -> Candidate:

@@ -95,6 +95,11 @@ def test_no_choice_where_the_file_has_steps_or_the_name_is_taken(tmp_path):
     table = blocks().append_column("rooms_per_households", pa.array(np.zeros(900)))
     taken = searched(tmp_path / "b", table=table, trials=2)
     assert "ratios" not in taken.chosen.found.space.features
+    rng = np.random.default_rng(0)
+    met = blocks().append_column("x_encoded", pa.array(rng.uniform(1, 9, 900))).append_column(
+        "rooms_per_x", pa.array(rng.integers(0, 9, 900)))
+    both = searched(tmp_path / "c", table=met, trials=2).chosen.found
+    assert not both.space.features, "rooms_per_x_encoded would be there twice"
 
 
 def of(**columns: pa.Array) -> list[str]:
