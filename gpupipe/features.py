@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -34,27 +34,37 @@ MOST_AMOUNTS = 8
 """Of more amounts there would be more ratios than a search has time for."""
 
 
+TAKEN_AS = ("auto", "target_encode")
+OPENED: dict[str, tuple[str, str]] = {
+    "numbers": TAKEN_AS, "text": TAKEN_AS, "ratios": ("none", "pairs")}
+"""Choices of the default steps that a table may open: what is usual, and the other."""
+DEFAULT_STEPS: dict[str, tuple[str, ...]] = {
+    "encoder": ("auto", "ordinal", "one_hot", "target_encode"), **OPENED}
+"""All choices of the default steps, by name; what is usual comes first."""
+
+
 def repeated(features: Sequence[Feature], profile: Profile) -> list[str]:
     """The integer columns whose values come again and again: counts, grades, codes, amounts that
-    stand for something. One of two values is left out: its mean would say the same."""
-    names = {f.name for f in features}
-    found = []
-    for f in features:
-        distinct = profile.distinct(f.name) if f.dtype == "int64" else None
-        present = profile.rows - profile.missing(f.name)
-        if distinct is not None and 2 < distinct <= present / REPEATED \
-                and f"{f.name}_{ENCODED}" not in names:
-            found.append(f.name)
-    return found
+    stand for something."""
+    return _encodable(features, profile, "int64", lambda name: (
+        (profile.rows - profile.missing(name)) / REPEATED))
 
 
 def levelled(features: Sequence[Feature], profile: Profile) -> list[str]:
-    """The text columns of some few levels: of three and more, their means have an order."""
+    """The text columns of some few levels: their means have an order."""
+    return _encodable(features, profile, "string", lambda name: ONE_HOT_LEVELS)
+
+
+def _encodable(
+    features: Sequence[Feature], profile: Profile, dtype: str, most: Callable[[str], float]
+) -> list[str]:
+    """The columns of a type with up to so many values, of which a second one may be encoded. One
+    of two values is left out: its mean would say the same."""
     names = {f.name for f in features}
     found = []
     for f in features:
-        distinct = profile.distinct(f.name) if f.dtype == "string" else None
-        if distinct is not None and 2 < distinct <= ONE_HOT_LEVELS \
+        distinct = profile.distinct(f.name) if f.dtype == dtype else None
+        if distinct is not None and 2 < distinct <= most(f.name) \
                 and f"{f.name}_{ENCODED}" not in names:
             found.append(f.name)
     return found

@@ -19,6 +19,8 @@ from gpupipe.engine.base import Engine
 from gpupipe.engine.memory import Layout, shared_out
 from gpupipe.errors import ConfigError
 from gpupipe.features import (
+    DEFAULT_STEPS,
+    OPENED,
     amounts,
     bind_features,
     default_notes,
@@ -85,19 +87,18 @@ class Binder:
 
     def _graph(self, needs: Needs, given: Mapping[str, Any]) -> Graph:
         choices = dict(given)
-        plain = {"encoder": "auto", "numbers": "auto", "text": "auto", "ratios": "none"}
-        chosen = {name: choices.pop(name, usual) for name, usual in plain.items()}
-        for name, usual in plain.items():
-            if self.own is not None and chosen[name] != usual:
-                raise ConfigError(
-                    f"features.{name} is about the default steps; this file has its own",
-                    hint="vary features.<step>.<parameter>")
+        chosen = {name: choices.pop(name, values[0]) for name, values in DEFAULT_STEPS.items()}
+        others = [name for name, value in chosen.items() if value != DEFAULT_STEPS[name][0]]
+        if self.own is not None and others:
+            raise ConfigError(
+                f"features.{others[0]} is about the default steps; this file has its own",
+                hint="vary features.<step>.<parameter>")
         steps = self.own if self.own is not None else default_steps(
             self.features, self.profile, needs, chosen["encoder"],
             labelled=self.target.task != "unsupervised",
-            levels=[*(self.repeated if chosen["numbers"] == "target_encode" else ()),
-                    *(self.levelled if chosen["text"] == "target_encode" else ())],
-            ratios=self.amounts if chosen["ratios"] == "pairs" else ())
+            levels=[*(self.repeated if "numbers" in others else ()),
+                    *(self.levelled if "text" in others else ())],
+            ratios=self.amounts if "ratios" in others else ())
         return bind_features(self.config, self.features, varied(steps, choices), self.target,
                              self.profile.constant())
 
@@ -127,10 +128,10 @@ class Binder:
         for ratios."""
         if not self.config.tune.wanted or self.config.tune.sampler == "grid":
             return {}  # families as they are, or the points that the file lists
-        found = {"numbers": "target_encode"} if self.repeated else {}
+        columns = {"numbers": self.repeated}
         if self.target.task == "regression":
-            found |= {"text": "target_encode"} if self.levelled else {}
-            found |= {"ratios": "pairs"} if self.amounts else {}
+            columns |= {"text": self.levelled, "ratios": self.amounts}
+        found = {name: OPENED[name][1] for name, there in columns.items() if there}
         try:
             for needs in get_args(Needs) if found else ():
                 self._graph(needs, found)

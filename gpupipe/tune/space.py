@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from gpupipe.config import PipelineConfig
 from gpupipe.errors import ConfigError, did_you_mean
+from gpupipe.features import DEFAULT_STEPS, OPENED
 from gpupipe.models import MODELS, OneOf, Range, Space, Task, model_of
 from gpupipe.models.base import installed
 from gpupipe.select import SELECT, Methods, selector_of
@@ -29,23 +30,12 @@ AUTO = ("xgboost", "lightgbm", "catboost", "forest", "extra_trees", "linear")
 OF_VALUES = ("extra_trees",)
 """Those of them that are for values alone there: a mean of random cuts is smooth, as values often
 are."""
-ENCODER = "encoder"
-ENCODERS = ("auto", "ordinal", "one_hot", "target_encode")
-NUMBERS = "numbers"
-TEXT = "text"
-TAKEN_AS = ("auto", "target_encode")
-RATIOS = "ratios"
-RATIOS_OF = ("none", "pairs")
-OPENED: dict[str, tuple[str, ...]] = {NUMBERS: TAKEN_AS, TEXT: TAKEN_AS, RATIOS: RATIOS_OF}
-"""Choices of the default steps that a table may open: what is usual, then the others."""
-DEFAULT_STEPS = {ENCODER: ENCODERS, **OPENED}
-"""All choices of the default steps, by name."""
 
 
 @dataclass(frozen=True)
 class Proposal:
     """What one trial tries: a family, its parameters, and the steps' parameters by
-    ``step.parameter`` (or of `DEFAULT_STEPS`, see `prepare.Binder.graph`)."""
+    ``step.parameter`` (or of `features.DEFAULT_STEPS`, see `prepare.Binder.graph`)."""
 
     kind: str
     params: Mapping[str, Any]
