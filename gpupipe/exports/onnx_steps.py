@@ -207,6 +207,8 @@ def looked_up(build: Builder, bound: Bound, params: dict[str, Any], value: str) 
 def _codes(build: Builder, levels: pa.Array, dtype: str, value: str) -> str:
     """The row of a level's table for each value: int64 ``[rows]``."""
     known, count = levels.to_pylist(), len(levels)
+    if dtype.startswith("float"):
+        return _codes_of_floats(build, known, value)
     flat = build.op("Reshape", value, build.constant([-1], np.int64))
     if dtype == "string":
         if MISSING in known:
@@ -214,8 +216,6 @@ def _codes(build: Builder, levels: pa.Array, dtype: str, value: str) -> str:
                               "an ONNX model", hint="rename the level in the data")
         return build.op("LabelEncoder", flat, domain=ML, keys_strings=[*known, MISSING],
                         values_int64s=list(range(count + 1)), default_int64=count + 1)
-    if dtype.startswith("float"):
-        return _codes_of_floats(build, known, value)
     if any(abs(int(level)) > EXACT for level in known):
         raise ConfigError("a level is a whole number above 2^53, which a double does not hold",
                           hint="keep such codes as text: data.types: {COLUMN: string}")
