@@ -13,21 +13,15 @@ from gpupipe.bundle.scoring import BATCH_ROWS, Bundle
 from gpupipe.bundle.tables import as_table
 from gpupipe.errors import DataError
 from gpupipe.models.contributions import Contributions, Unexplained, contributions_of
+from gpupipe.transforms.graph import feature_sources
 
 PREFIX = "contribution_"
 """What a column of contributions is called, before the source column's name."""
 
 
-def owners(bundle: Bundle) -> list[tuple[str, ...]]:
-    """The source columns of each feature, in the features' order: most have one."""
-    found: list[tuple[str, ...]] = []
-    for node in bundle.contents.graph.outputs:
-        wide = 1
-        if node.feature.dtype == "block":
-            assert node.made_by is not None
-            wide = len(bundle.contents.fitted.params[node.made_by.key]["names"])
-        found += [node.raws] * wide
-    return found
+def owners(bundle: Bundle) -> tuple[tuple[str, ...], ...]:
+    """The source columns of each feature, in the features' order."""
+    return feature_sources(bundle.contents.graph, bundle.contents.fitted)
 
 
 def by_column(

@@ -246,7 +246,7 @@ def _program(
         (of,) = [of for _, of in finals if of is not None]
         return lambda value: [of(value)], 1
 
-    if all(len(sources) == 1 for _, sources in work):
+    if all(len(sources) == 1 for _, sources in work):  # most, and without a list for each step
         alone = [(step, source) for step, (source,) in work]
 
         def run(value: Any) -> list[float]:

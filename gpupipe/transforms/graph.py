@@ -233,6 +233,11 @@ def feature_origins(graph: Graph, fitted: Fitted) -> tuple[str, ...]:
     return tuple(node.origin for node in _nodes(graph, fitted))
 
 
+def feature_sources(graph: Graph, fitted: Fitted) -> tuple[tuple[str, ...], ...]:
+    """The source columns that each column of the matrix was made of, in order: most have one."""
+    return tuple(node.raws for node in _nodes(graph, fitted))
+
+
 def feature_parts(graph: Graph, fitted: Fitted) -> tuple[str, ...]:
     """The feature that each column of the matrix is part of: a one-hot's levels are one."""
     return tuple(node.feature.name for node in _nodes(graph, fitted))
