@@ -15,6 +15,7 @@ from gpupipe.config import PipelineConfig, parse_config
 from gpupipe.data.ingest import ingest
 from gpupipe.engine.local import LocalEngine
 from gpupipe.record import contents_of, states_of
+from gpupipe.steps.graph import feature_names
 from gpupipe.training import Trained, train
 
 FEW = {"n_estimators": 4, "max_depth": 3}
@@ -119,3 +120,20 @@ def write_bundle(trained: Trained, folder: Path) -> Bundle:
     rows = next(trained.dataset.stream(batch_rows=16))
     store.write(folder, contents, states_of(trained), golden_rows(bundle, rows))
     return bundle
+
+
+def best_names(found: Any) -> list[str]:
+    """The features of a search's best trial."""
+    number = found.best.number
+    return [n for n, _ in feature_names(found.candidates[number].graph, found.views[number][-1])]
+
+
+def tried_and_taken(found: Any, choice: str, value: str) -> None:
+    """A search tried the usual value of a choice first, then this one, and was better for it."""
+    tried = [t.features.get(choice) for t in found.trials]
+    assert tried[0] is None, "first the family as it is"
+    assert value in tried
+    assert found.best.features[choice] == value
+    plain = max(t.score for t in found.trials
+                if t.score is not None and t.features.get(choice) != value)
+    assert found.best.score > plain + 0.02

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from common.quick import trained_on
-
-from gpupipe.steps.graph import feature_names
+from common.quick import best_names, trained_on, tried_and_taken
 
 pytestmark = pytest.mark.long
 QUICK = {"n_estimators": [8, 12], "max_depth": [2, 3]}
@@ -40,16 +38,8 @@ def searched(folder, *, space=None, features=None, table=None, models="xgboost",
 def test_a_search_tries_them_and_finds_what_they_stand_for(tmp_path):
     trained = searched(tmp_path / "a")
     found = trained.chosen.found
-    tried = [t.features.get("numbers") for t in found.trials]
-    assert tried[0] is None, "first the family as it is"
-    assert "target_encode" in tried
-    assert found.best.features["numbers"] == "target_encode"
-    plain = max(t.score for t in found.trials
-                if t.score is not None and t.features.get("numbers") != "target_encode")
-    assert found.best.score > plain + 0.02
-    names = [n for n, _ in feature_names(trained.chosen.found.candidates[found.best.number].graph,
-                                         found.views[found.best.number][-1])]
-    assert {"code", "code_encoded", "serial", "flag", "size"} == set(names), \
+    tried_and_taken(found, "numbers", "target_encode")
+    assert {"code", "code_encoded", "serial", "flag", "size"} == set(best_names(found)), \
         "serial names rows, and flag has two values"
     asis = searched(tmp_path / "b", space={"features.numbers": "auto"})
     assert {t.features.get("numbers", "auto") for t in asis.chosen.found.trials} == {"auto"}

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from common.harness import Sample
-from common.quick import trained_on
+from common.quick import best_names, trained_on, tried_and_taken
 
 from gpupipe.engine.memory import Layout
 from gpupipe.features import amounts
@@ -49,16 +49,9 @@ def searched(folder, *, target="value", table=None, space=None, features=None, t
 def test_a_search_of_values_tries_them_and_finds_what_they_say(tmp_path):
     trained = searched(tmp_path / "a")
     found = trained.chosen.found
-    tried = [t.features.get("ratios") for t in found.trials]
-    assert tried[0] is None, "first the family as it is"
-    assert "pairs" in tried
-    assert found.best.features["ratios"] == "pairs"
-    plain = max(t.score for t in found.trials
-                if t.score is not None and t.features.get("ratios") != "pairs")
-    assert found.best.score > plain + 0.02
-    names = [n for n, _ in feature_names(found.candidates[found.best.number].graph,
-                                         found.views[found.best.number][-1])]
-    assert set(names) == {"rooms", "households", "depth", "loss", "rooms_per_households"}, \
+    tried_and_taken(found, "ratios", "pairs")
+    assert set(best_names(found)) == {
+        "rooms", "households", "depth", "loss", "rooms_per_households"}, \
         "depth hardly differs, and a loss may be below 0"
     none = searched(tmp_path / "b", space={"features.ratios": "none"})
     assert {t.features.get("ratios", "none") for t in none.chosen.found.trials} == {"none"}
@@ -140,9 +133,8 @@ def test_text_of_few_levels_is_taken_in_the_order_of_its_means_as_well(tmp_path)
     assert set(found.space.features) == {"text"}, "there are no two amounts"
     encoded = [t for t in found.trials if t.features.get("text") == "target_encode"]
     assert encoded and found.best in encoded
-    names = [n for n, _ in feature_names(found.candidates[found.best.number].graph,
-                                         found.views[found.best.number][-1])]
-    assert names == ["grade", "grade_encoded", "side", "size"], "two levels have one order"
+    assert best_names(found) == ["grade", "grade_encoded", "side", "size"], \
+        "two levels have one order"
     asis = searched(tmp_path / "b", table=graded(), space={"features.text": "auto"}).chosen.found
     assert found.best.score > asis.best.score
     classes = searched(tmp_path / "c", table=graded(), target="many", trials=2).chosen.found
