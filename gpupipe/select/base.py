@@ -7,6 +7,7 @@ for them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import erfc, sqrt
@@ -52,7 +53,7 @@ class Verdict:
     note: str = ""
 
 
-class Method(Section):
+class Method(Section, ABC):
     """Base of the methods: a frozen configuration that decides on evidence."""
 
     name: ClassVar[str]
@@ -61,9 +62,9 @@ class Method(Section):
     asks_model: ClassVar[bool] = False
     """Whether it trains the pipeline's own model to find out."""
 
+    @abstractmethod
     def choose(self, evidence: Evidence) -> Verdict:
         """Which of ``evidence.units`` to keep."""
-        raise NotImplementedError
 
 
 METHODS: dict[str, type[Method]] = {}
